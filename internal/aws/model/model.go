@@ -1,0 +1,60 @@
+// Package model describes AWS services as data: what the generated packages
+// under internal/api contain besides their shapes. It knows no service.
+package model
+
+// Protocol is a wire protocol, by the name AWS's models give it.
+type Protocol string
+
+const (
+	JSON10   Protocol = "json-1.0"
+	JSON11   Protocol = "json-1.1"
+	Query    Protocol = "query"
+	EC2      Protocol = "ec2"
+	RESTXML  Protocol = "rest-xml"
+	RPCCBOR  Protocol = "rpc-v2-cbor"
+	RESTJSON Protocol = "rest-json"
+)
+
+// ErrorShape is how a modelled error looks on the wire.
+type ErrorShape struct {
+	Code   string // the code on the wire, which can differ from the shape's name
+	Status int    // HTTP status
+	Sender bool   // the caller's fault
+}
+
+// Service is one AWS API.
+type Service struct {
+	Name         string // the package's name: "codedeploy"
+	ID           string // AWS's service id: "CodeDeploy"
+	SigningName  string // in the credential scope
+	APIVersion   string // "2014-10-06"
+	Protocols    []Protocol
+	TargetPrefix string // X-Amz-Target prefix of the JSON protocols
+	// CBORName is the service's name in rpc-v2-cbor's path.
+	CBORName     string
+	XMLNamespace string
+	// Global services are signed for us-east-1 whatever the region.
+	Global bool
+	// Errors by shape name.
+	Errors map[string]ErrorShape
+	// Operations are the names of all of the service's operations, built or
+	// not: an unbuilt one answers 501 with its name, another is unknown.
+	Operations []string
+}
+
+// Op is one operation: I and O are its generated input and output structs.
+type Op[I, O any] struct {
+	Service *Service
+	Name    string
+	// Method and URI are used by the REST protocols only.
+	Method string
+	URI    string
+	// ResultWrapper is the query protocol's element around the output.
+	ResultWrapper string
+	// InputLocation is the REST-XML root element of the input, if any.
+	InputLocation string
+	// Status is the HTTP status of success where it is not 200.
+	Status int
+	// Unsigned operations are served without a signature.
+	Unsigned bool
+}
