@@ -1,0 +1,62 @@
+package lb
+
+import (
+	"math"
+	"time"
+)
+
+// Metrics are counters since Started (of the process: a later Started means that
+// all counters began again at zero). The reader takes differences.
+type Metrics struct {
+	Started time.Time `json:"started"`
+	At      time.Time `json:"at"`
+	// LoadBalancers has the metrics whose dimension is LoadBalancer alone.
+	LoadBalancers []LBMetrics `json:"loadBalancers"`
+	// Targets has those of a target group in a zone, per target.
+	Targets []TargetMetrics `json:"targets"`
+}
+
+// LBMetrics are one load balancer's counters, keyed by AWS's metric names
+// (RequestCount, HTTPCode_ELB_5XX_Count, ProcessedBytes, ...; absent is zero).
+type LBMetrics struct {
+	ARN      string             `json:"arn"`
+	Counters map[string]float64 `json:"counters"`
+	// ActiveConnections is a gauge: client and target connections now open.
+	ActiveConnections int64 `json:"activeConnections"`
+}
+
+// TargetMetrics are one target's counters, keyed by AWS's metric names
+// (RequestCount, HTTPCode_Target_2XX_Count, TargetConnectionErrorCount, ...).
+// A reader sums them over targets for the group's and the zone's metrics.
+type TargetMetrics struct {
+	LoadBalancer string             `json:"loadBalancer"`
+	TargetGroup  string             `json:"targetGroup"`
+	ID           string             `json:"id"`
+	Port         int                `json:"port"`
+	Zone         string             `json:"zone"`
+	State        HealthState        `json:"state"`
+	Counters     map[string]float64 `json:"counters"`
+	ResponseTime Histogram          `json:"responseTime"`
+}
+
+// Histogram counts durations in logarithmic buckets: bucket i holds values v
+// (seconds) with BucketBound(i-1) < v <= BucketBound(i). A bucket's value is
+// within 1 % of everything in it.
+type Histogram struct {
+	Count   int64         `json:"count"`
+	Sum     float64       `json:"sum"` // seconds
+	Buckets map[int]int64 `json:"buckets,omitempty"`
+}
+
+const (
+	histogramBase   = 1.02
+	histogramFirst  = 1e-6 // seconds: bucket 0 ends here
+	histogramLength = 1120 // up to 4000 s and more
+)
+
+// BucketBound returns the upper bound of bucket i in seconds.
+func BucketBound(i int) float64 { return histogramFirst * math.Pow(histogramBase, float64(i)) }
+
+// BucketValue returns the value that stands for bucket i in seconds: off by at
+// most 1 % from any value in it.
+func BucketValue(i int) float64 { return BucketBound(i) * 2 / (1 + histogramBase) }
