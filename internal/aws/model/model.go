@@ -20,6 +20,12 @@ type ErrorShape struct {
 	Code   string // the code on the wire, which can differ from the shape's name
 	Status int    // HTTP status
 	Sender bool   // the caller's fault
+	// Shape is the error's index + 1 in Service.Shapes, 0 where it has no
+	// members but its message.
+	Shape int
+	// Query is the code in the query protocol where a service that speaks
+	// JSON as well has other names there (x-amzn-query-error).
+	Query string
 }
 
 // Service is one AWS API.
@@ -40,6 +46,8 @@ type Service struct {
 	// Operations are the names of all of the service's operations, built or
 	// not: an unbuilt one answers 501 with its name, another is unknown.
 	Operations []string
+	// Shapes of the generated operations; see Shape.
+	Shapes []Shape
 }
 
 // Op is one operation: I and O are its generated input and output structs.
@@ -51,6 +59,10 @@ type Op[I, O any] struct {
 	URI    string
 	// ResultWrapper is the query protocol's element around the output.
 	ResultWrapper string
+	// Input and Output are the shapes of I and O in Service.Shapes.
+	Input, Output int
+	// Checksum says that the operation takes a flexible checksum or Content-MD5.
+	Checksum bool
 	// InputLocation is the REST-XML root element of the input, if any.
 	InputLocation string
 	// Status is the HTTP status of success where it is not 200.

@@ -1,0 +1,8 @@
+module slipway/tools
+
+go 1.26.0
+
+require (
+	github.com/aws/aws-sdk-go v1.55.8 // indirect
+	github.com/jmespath/go-jmespath v0.4.0 // indirect
+)
