@@ -199,6 +199,9 @@ func mergeMetadata(b *metadata, o metadata) {
 }
 
 func mergeShape(b, o *shape) {
+	if o.Type != "" {
+		b.Type = o.Type
+	}
 	for _, mem := range o.Members {
 		replaced := false
 		for i := range b.Members {

@@ -42,11 +42,39 @@ const (
 	BurstablePerformanceRequired = "required"
 )
 
+// Values of CapacityDistributionStrategy.
+const (
+	CapacityDistributionStrategyBalancedOnly       = "balanced-only"
+	CapacityDistributionStrategyBalancedBestEffort = "balanced-best-effort"
+)
+
+// Values of CapacityReservationPreference.
+const (
+	CapacityReservationPreferenceCapacityReservationsOnly  = "capacity-reservations-only"
+	CapacityReservationPreferenceCapacityReservationsFirst = "capacity-reservations-first"
+	CapacityReservationPreferenceNone                      = "none"
+	CapacityReservationPreferenceDefault                   = "default"
+)
+
 // Values of CpuManufacturer.
 const (
 	CpuManufacturerIntel             = "intel"
 	CpuManufacturerAmd               = "amd"
 	CpuManufacturerAmazonWebServices = "amazon-web-services"
+	CpuManufacturerApple             = "apple"
+)
+
+// Values of DeletionProtection.
+const (
+	DeletionProtectionNone                 = "none"
+	DeletionProtectionPreventForceDeletion = "prevent-force-deletion"
+	DeletionProtectionPreventAllDeletion   = "prevent-all-deletion"
+)
+
+// Values of ImpairedZoneHealthCheckBehavior.
+const (
+	ImpairedZoneHealthCheckBehaviorReplaceUnhealthy = "ReplaceUnhealthy"
+	ImpairedZoneHealthCheckBehaviorIgnoreUnhealthy  = "IgnoreUnhealthy"
 )
 
 // Values of InstanceGeneration.
@@ -78,33 +106,41 @@ const (
 	InstanceRefreshStatusRollbackInProgress = "RollbackInProgress"
 	InstanceRefreshStatusRollbackFailed     = "RollbackFailed"
 	InstanceRefreshStatusRollbackSuccessful = "RollbackSuccessful"
+	InstanceRefreshStatusBaking             = "Baking"
 )
 
 // Values of LifecycleState.
 const (
-	LifecycleStatePending                  = "Pending"
-	LifecycleStatePendingWait              = "Pending:Wait"
-	LifecycleStatePendingProceed           = "Pending:Proceed"
-	LifecycleStateQuarantined              = "Quarantined"
-	LifecycleStateInService                = "InService"
-	LifecycleStateTerminating              = "Terminating"
-	LifecycleStateTerminatingWait          = "Terminating:Wait"
-	LifecycleStateTerminatingProceed       = "Terminating:Proceed"
-	LifecycleStateTerminated               = "Terminated"
-	LifecycleStateDetaching                = "Detaching"
-	LifecycleStateDetached                 = "Detached"
-	LifecycleStateEnteringStandby          = "EnteringStandby"
-	LifecycleStateStandby                  = "Standby"
-	LifecycleStateWarmedPending            = "Warmed:Pending"
-	LifecycleStateWarmedPendingWait        = "Warmed:Pending:Wait"
-	LifecycleStateWarmedPendingProceed     = "Warmed:Pending:Proceed"
-	LifecycleStateWarmedTerminating        = "Warmed:Terminating"
-	LifecycleStateWarmedTerminatingWait    = "Warmed:Terminating:Wait"
-	LifecycleStateWarmedTerminatingProceed = "Warmed:Terminating:Proceed"
-	LifecycleStateWarmedTerminated         = "Warmed:Terminated"
-	LifecycleStateWarmedStopped            = "Warmed:Stopped"
-	LifecycleStateWarmedRunning            = "Warmed:Running"
-	LifecycleStateWarmedHibernated         = "Warmed:Hibernated"
+	LifecycleStatePending                    = "Pending"
+	LifecycleStatePendingWait                = "Pending:Wait"
+	LifecycleStatePendingProceed             = "Pending:Proceed"
+	LifecycleStateQuarantined                = "Quarantined"
+	LifecycleStateInService                  = "InService"
+	LifecycleStateTerminating                = "Terminating"
+	LifecycleStateTerminatingWait            = "Terminating:Wait"
+	LifecycleStateTerminatingProceed         = "Terminating:Proceed"
+	LifecycleStateTerminated                 = "Terminated"
+	LifecycleStateDetaching                  = "Detaching"
+	LifecycleStateDetached                   = "Detached"
+	LifecycleStateEnteringStandby            = "EnteringStandby"
+	LifecycleStateStandby                    = "Standby"
+	LifecycleStateWarmedPending              = "Warmed:Pending"
+	LifecycleStateWarmedPendingWait          = "Warmed:Pending:Wait"
+	LifecycleStateWarmedPendingProceed       = "Warmed:Pending:Proceed"
+	LifecycleStateWarmedTerminating          = "Warmed:Terminating"
+	LifecycleStateWarmedTerminatingWait      = "Warmed:Terminating:Wait"
+	LifecycleStateWarmedTerminatingProceed   = "Warmed:Terminating:Proceed"
+	LifecycleStateWarmedTerminated           = "Warmed:Terminated"
+	LifecycleStateWarmedStopped              = "Warmed:Stopped"
+	LifecycleStateWarmedRunning              = "Warmed:Running"
+	LifecycleStateWarmedHibernated           = "Warmed:Hibernated"
+	LifecycleStateTerminatingRetained        = "Terminating:Retained"
+	LifecycleStateReplacingRootVolume        = "ReplacingRootVolume"
+	LifecycleStateReplacingRootVolumeWait    = "ReplacingRootVolume:Wait"
+	LifecycleStateReplacingRootVolumeProceed = "ReplacingRootVolume:Proceed"
+	LifecycleStateRootVolumeReplaced         = "RootVolumeReplaced"
+	LifecycleStateWarmedPendingRetained      = "Warmed:Pending:Retained"
+	LifecycleStateWarmedTerminatingRetained  = "Warmed:Terminating:Retained"
 )
 
 // Values of LocalStorage.
@@ -175,7 +211,20 @@ const (
 
 // Values of RefreshStrategy.
 const (
-	RefreshStrategyRolling = "Rolling"
+	RefreshStrategyRolling           = "Rolling"
+	RefreshStrategyReplaceRootVolume = "ReplaceRootVolume"
+)
+
+// Values of RetentionAction.
+const (
+	RetentionActionRetain    = "retain"
+	RetentionActionTerminate = "terminate"
+)
+
+// Values of RetryStrategy.
+const (
+	RetryStrategyRetryWithGroupConfiguration = "retry-with-group-configuration"
+	RetryStrategyNone                        = "none"
 )
 
 // Values of ScaleInProtectedInstances.
@@ -187,19 +236,22 @@ const (
 
 // Values of ScalingActivityStatusCode.
 const (
-	ScalingActivityStatusCodePendingSpotBidPlacement         = "PendingSpotBidPlacement"
-	ScalingActivityStatusCodeWaitingForSpotInstanceRequestId = "WaitingForSpotInstanceRequestId"
-	ScalingActivityStatusCodeWaitingForSpotInstanceId        = "WaitingForSpotInstanceId"
-	ScalingActivityStatusCodeWaitingForInstanceId            = "WaitingForInstanceId"
-	ScalingActivityStatusCodePreInService                    = "PreInService"
-	ScalingActivityStatusCodeInProgress                      = "InProgress"
-	ScalingActivityStatusCodeWaitingForELBConnectionDraining = "WaitingForELBConnectionDraining"
-	ScalingActivityStatusCodeMidLifecycleAction              = "MidLifecycleAction"
-	ScalingActivityStatusCodeWaitingForInstanceWarmup        = "WaitingForInstanceWarmup"
-	ScalingActivityStatusCodeSuccessful                      = "Successful"
-	ScalingActivityStatusCodeFailed                          = "Failed"
-	ScalingActivityStatusCodeCancelled                       = "Cancelled"
-	ScalingActivityStatusCodeWaitingForConnectionDraining    = "WaitingForConnectionDraining"
+	ScalingActivityStatusCodePendingSpotBidPlacement           = "PendingSpotBidPlacement"
+	ScalingActivityStatusCodeWaitingForSpotInstanceRequestId   = "WaitingForSpotInstanceRequestId"
+	ScalingActivityStatusCodeWaitingForSpotInstanceId          = "WaitingForSpotInstanceId"
+	ScalingActivityStatusCodeWaitingForInstanceId              = "WaitingForInstanceId"
+	ScalingActivityStatusCodePreInService                      = "PreInService"
+	ScalingActivityStatusCodeInProgress                        = "InProgress"
+	ScalingActivityStatusCodeWaitingForELBConnectionDraining   = "WaitingForELBConnectionDraining"
+	ScalingActivityStatusCodeMidLifecycleAction                = "MidLifecycleAction"
+	ScalingActivityStatusCodeWaitingForInstanceWarmup          = "WaitingForInstanceWarmup"
+	ScalingActivityStatusCodeSuccessful                        = "Successful"
+	ScalingActivityStatusCodeFailed                            = "Failed"
+	ScalingActivityStatusCodeCancelled                         = "Cancelled"
+	ScalingActivityStatusCodeWaitingForConnectionDraining      = "WaitingForConnectionDraining"
+	ScalingActivityStatusCodeWaitingForInPlaceUpdateToStart    = "WaitingForInPlaceUpdateToStart"
+	ScalingActivityStatusCodeWaitingForInPlaceUpdateToFinalize = "WaitingForInPlaceUpdateToFinalize"
+	ScalingActivityStatusCodeInPlaceUpdateInProgress           = "InPlaceUpdateInProgress"
 )
 
 // Values of StandbyInstances.
@@ -225,6 +277,7 @@ const (
 const (
 	ErrCodeActiveInstanceRefreshNotFoundFault = "ActiveInstanceRefreshNotFound"
 	ErrCodeAlreadyExistsFault                 = "AlreadyExists"
+	ErrCodeIdempotentParameterMismatchError   = "IdempotentParameterMismatch"
 	ErrCodeInstanceRefreshInProgressFault     = "InstanceRefreshInProgress"
 	ErrCodeInvalidNextToken                   = "InvalidNextToken"
 	ErrCodeIrreversibleInstanceRefreshFault   = "IrreversibleInstanceRefresh"

@@ -80,8 +80,9 @@ type AttachLoadBalancersOutput struct {
 
 // AttachTrafficSourcesInput is a shape of AWS's API.
 type AttachTrafficSourcesInput struct {
-	AutoScalingGroupName *string                   `json:",omitempty"`
-	TrafficSources       []TrafficSourceIdentifier `json:",omitempty"`
+	AutoScalingGroupName     *string                   `json:",omitempty"`
+	TrafficSources           []TrafficSourceIdentifier `json:",omitempty"`
+	SkipZonalShiftValidation *bool                     `json:",omitempty"`
 }
 
 // AttachTrafficSourcesOutput is a shape of AWS's API.
@@ -90,41 +91,47 @@ type AttachTrafficSourcesOutput struct {
 
 // AutoScalingGroup is a shape of AWS's API.
 type AutoScalingGroup struct {
-	AutoScalingGroupName             *string                      `json:",omitempty"`
-	AutoScalingGroupARN              *string                      `json:",omitempty"`
-	LaunchConfigurationName          *string                      `json:",omitempty"`
-	LaunchTemplate                   *LaunchTemplateSpecification `json:",omitempty"`
-	MixedInstancesPolicy             *MixedInstancesPolicy        `json:",omitempty"`
-	MinSize                          *int64                       `json:",omitempty"`
-	MaxSize                          *int64                       `json:",omitempty"`
-	DesiredCapacity                  *int64                       `json:",omitempty"`
-	PredictedCapacity                *int64                       `json:",omitempty"`
-	DefaultCooldown                  *int64                       `json:",omitempty"`
-	AvailabilityZones                []string                     `json:",omitempty"`
-	LoadBalancerNames                []string                     `json:",omitempty"`
-	TargetGroupARNs                  []string                     `json:",omitempty"`
-	HealthCheckType                  *string                      `json:",omitempty"`
-	HealthCheckGracePeriod           *int64                       `json:",omitempty"`
-	Instances                        []Instance                   `json:",omitempty"`
-	CreatedTime                      *time.Time                   `json:",omitempty"`
-	SuspendedProcesses               []SuspendedProcess           `json:",omitempty"`
-	PlacementGroup                   *string                      `json:",omitempty"`
-	VPCZoneIdentifier                *string                      `json:",omitempty"`
-	EnabledMetrics                   []EnabledMetric              `json:",omitempty"`
-	Status                           *string                      `json:",omitempty"`
-	Tags                             []TagDescription             `json:",omitempty"`
-	TerminationPolicies              []string                     `json:",omitempty"`
-	NewInstancesProtectedFromScaleIn *bool                        `json:",omitempty"`
-	ServiceLinkedRoleARN             *string                      `json:",omitempty"`
-	MaxInstanceLifetime              *int64                       `json:",omitempty"`
-	CapacityRebalance                *bool                        `json:",omitempty"`
-	WarmPoolConfiguration            *WarmPoolConfiguration       `json:",omitempty"`
-	WarmPoolSize                     *int64                       `json:",omitempty"`
-	Context                          *string                      `json:",omitempty"`
-	DesiredCapacityType              *string                      `json:",omitempty"`
-	DefaultInstanceWarmup            *int64                       `json:",omitempty"`
-	TrafficSources                   []TrafficSourceIdentifier    `json:",omitempty"`
-	InstanceMaintenancePolicy        *InstanceMaintenancePolicy   `json:",omitempty"`
+	AutoScalingGroupName             *string                           `json:",omitempty"`
+	AutoScalingGroupARN              *string                           `json:",omitempty"`
+	LaunchConfigurationName          *string                           `json:",omitempty"`
+	LaunchTemplate                   *LaunchTemplateSpecification      `json:",omitempty"`
+	MixedInstancesPolicy             *MixedInstancesPolicy             `json:",omitempty"`
+	MinSize                          *int64                            `json:",omitempty"`
+	MaxSize                          *int64                            `json:",omitempty"`
+	DesiredCapacity                  *int64                            `json:",omitempty"`
+	PredictedCapacity                *int64                            `json:",omitempty"`
+	DefaultCooldown                  *int64                            `json:",omitempty"`
+	AvailabilityZones                []string                          `json:",omitempty"`
+	LoadBalancerNames                []string                          `json:",omitempty"`
+	TargetGroupARNs                  []string                          `json:",omitempty"`
+	HealthCheckType                  *string                           `json:",omitempty"`
+	HealthCheckGracePeriod           *int64                            `json:",omitempty"`
+	Instances                        []Instance                        `json:",omitempty"`
+	CreatedTime                      *time.Time                        `json:",omitempty"`
+	SuspendedProcesses               []SuspendedProcess                `json:",omitempty"`
+	PlacementGroup                   *string                           `json:",omitempty"`
+	VPCZoneIdentifier                *string                           `json:",omitempty"`
+	EnabledMetrics                   []EnabledMetric                   `json:",omitempty"`
+	Status                           *string                           `json:",omitempty"`
+	Tags                             []TagDescription                  `json:",omitempty"`
+	TerminationPolicies              []string                          `json:",omitempty"`
+	NewInstancesProtectedFromScaleIn *bool                             `json:",omitempty"`
+	ServiceLinkedRoleARN             *string                           `json:",omitempty"`
+	MaxInstanceLifetime              *int64                            `json:",omitempty"`
+	CapacityRebalance                *bool                             `json:",omitempty"`
+	WarmPoolConfiguration            *WarmPoolConfiguration            `json:",omitempty"`
+	WarmPoolSize                     *int64                            `json:",omitempty"`
+	Context                          *string                           `json:",omitempty"`
+	DesiredCapacityType              *string                           `json:",omitempty"`
+	DefaultInstanceWarmup            *int64                            `json:",omitempty"`
+	TrafficSources                   []TrafficSourceIdentifier         `json:",omitempty"`
+	InstanceMaintenancePolicy        *InstanceMaintenancePolicy        `json:",omitempty"`
+	AvailabilityZoneIds              []string                          `json:",omitempty"`
+	DeletionProtection               *string                           `json:",omitempty"`
+	AvailabilityZoneDistribution     *AvailabilityZoneDistribution     `json:",omitempty"`
+	AvailabilityZoneImpairmentPolicy *AvailabilityZoneImpairmentPolicy `json:",omitempty"`
+	CapacityReservationSpecification *CapacityReservationSpecification `json:",omitempty"`
+	InstanceLifecyclePolicy          *InstanceLifecyclePolicy          `json:",omitempty"`
 }
 
 // AutoScalingInstanceDetails is a shape of AWS's API.
@@ -139,12 +146,30 @@ type AutoScalingInstanceDetails struct {
 	LaunchTemplate          *LaunchTemplateSpecification `json:",omitempty"`
 	ProtectedFromScaleIn    *bool                        `json:",omitempty"`
 	WeightedCapacity        *string                      `json:",omitempty"`
+	AvailabilityZoneId      *string                      `json:",omitempty"`
+	ImageId                 *string                      `json:",omitempty"`
+}
+
+// AvailabilityZoneDistribution is a shape of AWS's API.
+type AvailabilityZoneDistribution struct {
+	CapacityDistributionStrategy *string `json:",omitempty"`
+}
+
+// AvailabilityZoneImpairmentPolicy is a shape of AWS's API.
+type AvailabilityZoneImpairmentPolicy struct {
+	ZonalShiftEnabled               *bool   `json:",omitempty"`
+	ImpairedZoneHealthCheckBehavior *string `json:",omitempty"`
 }
 
 // BaselineEbsBandwidthMbpsRequest is a shape of AWS's API.
 type BaselineEbsBandwidthMbpsRequest struct {
 	Min *int64 `json:",omitempty"`
 	Max *int64 `json:",omitempty"`
+}
+
+// BaselinePerformanceFactorsRequest is a shape of AWS's API.
+type BaselinePerformanceFactorsRequest struct {
+	Cpu *CpuPerformanceFactorRequest `json:",omitempty"`
 }
 
 // BatchDeleteScheduledActionInput is a shape of AWS's API.
@@ -179,7 +204,8 @@ type BlockDeviceMapping struct {
 
 // CancelInstanceRefreshInput is a shape of AWS's API.
 type CancelInstanceRefreshInput struct {
-	AutoScalingGroupName *string `json:",omitempty"`
+	AutoScalingGroupName          *string `json:",omitempty"`
+	WaitForTransitioningInstances *bool   `json:",omitempty"`
 }
 
 // CancelInstanceRefreshOutput is a shape of AWS's API.
@@ -191,6 +217,18 @@ type CancelInstanceRefreshOutput struct {
 type CapacityForecast struct {
 	Timestamps []time.Time `json:",omitempty"`
 	Values     []float64   `json:",omitempty"`
+}
+
+// CapacityReservationSpecification is a shape of AWS's API.
+type CapacityReservationSpecification struct {
+	CapacityReservationPreference *string                    `json:",omitempty"`
+	CapacityReservationTarget     *CapacityReservationTarget `json:",omitempty"`
+}
+
+// CapacityReservationTarget is a shape of AWS's API.
+type CapacityReservationTarget struct {
+	CapacityReservationIds               []string `json:",omitempty"`
+	CapacityReservationResourceGroupArns []string `json:",omitempty"`
 }
 
 // CompleteLifecycleActionInput is a shape of AWS's API.
@@ -206,36 +244,48 @@ type CompleteLifecycleActionInput struct {
 type CompleteLifecycleActionOutput struct {
 }
 
+// CpuPerformanceFactorRequest is a shape of AWS's API.
+type CpuPerformanceFactorRequest struct {
+	References []PerformanceFactorReferenceRequest `json:",omitempty"`
+}
+
 // CreateAutoScalingGroupInput is a shape of AWS's API.
 type CreateAutoScalingGroupInput struct {
-	AutoScalingGroupName             *string                      `json:",omitempty"`
-	LaunchConfigurationName          *string                      `json:",omitempty"`
-	LaunchTemplate                   *LaunchTemplateSpecification `json:",omitempty"`
-	MixedInstancesPolicy             *MixedInstancesPolicy        `json:",omitempty"`
-	InstanceId                       *string                      `json:",omitempty"`
-	MinSize                          *int64                       `json:",omitempty"`
-	MaxSize                          *int64                       `json:",omitempty"`
-	DesiredCapacity                  *int64                       `json:",omitempty"`
-	DefaultCooldown                  *int64                       `json:",omitempty"`
-	AvailabilityZones                []string                     `json:",omitempty"`
-	LoadBalancerNames                []string                     `json:",omitempty"`
-	TargetGroupARNs                  []string                     `json:",omitempty"`
-	HealthCheckType                  *string                      `json:",omitempty"`
-	HealthCheckGracePeriod           *int64                       `json:",omitempty"`
-	PlacementGroup                   *string                      `json:",omitempty"`
-	VPCZoneIdentifier                *string                      `json:",omitempty"`
-	TerminationPolicies              []string                     `json:",omitempty"`
-	NewInstancesProtectedFromScaleIn *bool                        `json:",omitempty"`
-	CapacityRebalance                *bool                        `json:",omitempty"`
-	LifecycleHookSpecificationList   []LifecycleHookSpecification `json:",omitempty"`
-	Tags                             []Tag                        `json:",omitempty"`
-	ServiceLinkedRoleARN             *string                      `json:",omitempty"`
-	MaxInstanceLifetime              *int64                       `json:",omitempty"`
-	Context                          *string                      `json:",omitempty"`
-	DesiredCapacityType              *string                      `json:",omitempty"`
-	DefaultInstanceWarmup            *int64                       `json:",omitempty"`
-	TrafficSources                   []TrafficSourceIdentifier    `json:",omitempty"`
-	InstanceMaintenancePolicy        *InstanceMaintenancePolicy   `json:",omitempty"`
+	AutoScalingGroupName             *string                           `json:",omitempty"`
+	LaunchConfigurationName          *string                           `json:",omitempty"`
+	LaunchTemplate                   *LaunchTemplateSpecification      `json:",omitempty"`
+	MixedInstancesPolicy             *MixedInstancesPolicy             `json:",omitempty"`
+	InstanceId                       *string                           `json:",omitempty"`
+	MinSize                          *int64                            `json:",omitempty"`
+	MaxSize                          *int64                            `json:",omitempty"`
+	DesiredCapacity                  *int64                            `json:",omitempty"`
+	DefaultCooldown                  *int64                            `json:",omitempty"`
+	AvailabilityZones                []string                          `json:",omitempty"`
+	LoadBalancerNames                []string                          `json:",omitempty"`
+	TargetGroupARNs                  []string                          `json:",omitempty"`
+	HealthCheckType                  *string                           `json:",omitempty"`
+	HealthCheckGracePeriod           *int64                            `json:",omitempty"`
+	PlacementGroup                   *string                           `json:",omitempty"`
+	VPCZoneIdentifier                *string                           `json:",omitempty"`
+	TerminationPolicies              []string                          `json:",omitempty"`
+	NewInstancesProtectedFromScaleIn *bool                             `json:",omitempty"`
+	CapacityRebalance                *bool                             `json:",omitempty"`
+	LifecycleHookSpecificationList   []LifecycleHookSpecification      `json:",omitempty"`
+	Tags                             []Tag                             `json:",omitempty"`
+	ServiceLinkedRoleARN             *string                           `json:",omitempty"`
+	MaxInstanceLifetime              *int64                            `json:",omitempty"`
+	Context                          *string                           `json:",omitempty"`
+	DesiredCapacityType              *string                           `json:",omitempty"`
+	DefaultInstanceWarmup            *int64                            `json:",omitempty"`
+	TrafficSources                   []TrafficSourceIdentifier         `json:",omitempty"`
+	InstanceMaintenancePolicy        *InstanceMaintenancePolicy        `json:",omitempty"`
+	AvailabilityZoneIds              []string                          `json:",omitempty"`
+	DeletionProtection               *string                           `json:",omitempty"`
+	AvailabilityZoneDistribution     *AvailabilityZoneDistribution     `json:",omitempty"`
+	AvailabilityZoneImpairmentPolicy *AvailabilityZoneImpairmentPolicy `json:",omitempty"`
+	SkipZonalShiftValidation         *bool                             `json:",omitempty"`
+	CapacityReservationSpecification *CapacityReservationSpecification `json:",omitempty"`
+	InstanceLifecyclePolicy          *InstanceLifecyclePolicy          `json:",omitempty"`
 }
 
 // CreateAutoScalingGroupOutput is a shape of AWS's API.
@@ -286,6 +336,7 @@ type CustomizedMetricSpecification struct {
 	Statistic  *string                         `json:",omitempty"`
 	Unit       *string                         `json:",omitempty"`
 	Metrics    []TargetTrackingMetricDataQuery `json:",omitempty"`
+	Period     *int64                          `json:",omitempty"`
 }
 
 // DeleteAutoScalingGroupInput is a shape of AWS's API.
@@ -393,6 +444,7 @@ type DescribeAutoScalingGroupsInput struct {
 	NextToken             *string  `json:",omitempty"`
 	MaxRecords            *int64   `json:",omitempty"`
 	Filters               []Filter `json:",omitempty"`
+	IncludeInstances      *bool    `json:",omitempty"`
 }
 
 // DescribeAutoScalingGroupsOutput is a shape of AWS's API.
@@ -541,6 +593,7 @@ type DescribeScalingActivitiesInput struct {
 	IncludeDeletedGroups *bool    `json:",omitempty"`
 	MaxRecords           *int64   `json:",omitempty"`
 	NextToken            *string  `json:",omitempty"`
+	Filters              []Filter `json:",omitempty"`
 }
 
 // DescribeScalingActivitiesOutput is a shape of AWS's API.
@@ -785,6 +838,23 @@ type Instance struct {
 	LaunchTemplate          *LaunchTemplateSpecification `json:",omitempty"`
 	ProtectedFromScaleIn    *bool                        `json:",omitempty"`
 	WeightedCapacity        *string                      `json:",omitempty"`
+	AvailabilityZoneId      *string                      `json:",omitempty"`
+	ImageId                 *string                      `json:",omitempty"`
+}
+
+// InstanceCollection is a shape of AWS's API.
+type InstanceCollection struct {
+	InstanceType       *string  `json:",omitempty"`
+	MarketType         *string  `json:",omitempty"`
+	SubnetId           *string  `json:",omitempty"`
+	AvailabilityZone   *string  `json:",omitempty"`
+	AvailabilityZoneId *string  `json:",omitempty"`
+	InstanceIds        []string `json:",omitempty"`
+}
+
+// InstanceLifecyclePolicy is a shape of AWS's API.
+type InstanceLifecyclePolicy struct {
+	RetentionTriggers *RetentionTriggers `json:",omitempty"`
 }
 
 // InstanceMaintenancePolicy is a shape of AWS's API.
@@ -819,6 +889,7 @@ type InstanceRefresh struct {
 	Preferences          *RefreshPreferences             `json:",omitempty"`
 	DesiredConfiguration *DesiredConfiguration           `json:",omitempty"`
 	RollbackDetails      *RollbackDetails                `json:",omitempty"`
+	Strategy             *string                         `json:",omitempty"`
 }
 
 // InstanceRefreshLivePoolProgress is a shape of AWS's API.
@@ -841,30 +912,31 @@ type InstanceRefreshWarmPoolProgress struct {
 
 // InstanceRequirements is a shape of AWS's API.
 type InstanceRequirements struct {
-	VCpuCount                                      *VCpuCountRequest                 `json:",omitempty"`
-	MemoryMiB                                      *MemoryMiBRequest                 `json:",omitempty"`
-	CpuManufacturers                               []string                          `json:",omitempty"`
-	MemoryGiBPerVCpu                               *MemoryGiBPerVCpuRequest          `json:",omitempty"`
-	ExcludedInstanceTypes                          []string                          `json:",omitempty"`
-	InstanceGenerations                            []string                          `json:",omitempty"`
-	SpotMaxPricePercentageOverLowestPrice          *int64                            `json:",omitempty"`
-	MaxSpotPriceAsPercentageOfOptimalOnDemandPrice *int64                            `json:",omitempty"`
-	OnDemandMaxPricePercentageOverLowestPrice      *int64                            `json:",omitempty"`
-	BareMetal                                      *string                           `json:",omitempty"`
-	BurstablePerformance                           *string                           `json:",omitempty"`
-	RequireHibernateSupport                        *bool                             `json:",omitempty"`
-	NetworkInterfaceCount                          *NetworkInterfaceCountRequest     `json:",omitempty"`
-	LocalStorage                                   *string                           `json:",omitempty"`
-	LocalStorageTypes                              []string                          `json:",omitempty"`
-	TotalLocalStorageGB                            *TotalLocalStorageGBRequest       `json:",omitempty"`
-	BaselineEbsBandwidthMbps                       *BaselineEbsBandwidthMbpsRequest  `json:",omitempty"`
-	AcceleratorTypes                               []string                          `json:",omitempty"`
-	AcceleratorCount                               *AcceleratorCountRequest          `json:",omitempty"`
-	AcceleratorManufacturers                       []string                          `json:",omitempty"`
-	AcceleratorNames                               []string                          `json:",omitempty"`
-	AcceleratorTotalMemoryMiB                      *AcceleratorTotalMemoryMiBRequest `json:",omitempty"`
-	NetworkBandwidthGbps                           *NetworkBandwidthGbpsRequest      `json:",omitempty"`
-	AllowedInstanceTypes                           []string                          `json:",omitempty"`
+	VCpuCount                                      *VCpuCountRequest                  `json:",omitempty"`
+	MemoryMiB                                      *MemoryMiBRequest                  `json:",omitempty"`
+	CpuManufacturers                               []string                           `json:",omitempty"`
+	MemoryGiBPerVCpu                               *MemoryGiBPerVCpuRequest           `json:",omitempty"`
+	ExcludedInstanceTypes                          []string                           `json:",omitempty"`
+	InstanceGenerations                            []string                           `json:",omitempty"`
+	SpotMaxPricePercentageOverLowestPrice          *int64                             `json:",omitempty"`
+	MaxSpotPriceAsPercentageOfOptimalOnDemandPrice *int64                             `json:",omitempty"`
+	OnDemandMaxPricePercentageOverLowestPrice      *int64                             `json:",omitempty"`
+	BareMetal                                      *string                            `json:",omitempty"`
+	BurstablePerformance                           *string                            `json:",omitempty"`
+	RequireHibernateSupport                        *bool                              `json:",omitempty"`
+	NetworkInterfaceCount                          *NetworkInterfaceCountRequest      `json:",omitempty"`
+	LocalStorage                                   *string                            `json:",omitempty"`
+	LocalStorageTypes                              []string                           `json:",omitempty"`
+	TotalLocalStorageGB                            *TotalLocalStorageGBRequest        `json:",omitempty"`
+	BaselineEbsBandwidthMbps                       *BaselineEbsBandwidthMbpsRequest   `json:",omitempty"`
+	AcceleratorTypes                               []string                           `json:",omitempty"`
+	AcceleratorCount                               *AcceleratorCountRequest           `json:",omitempty"`
+	AcceleratorManufacturers                       []string                           `json:",omitempty"`
+	AcceleratorNames                               []string                           `json:",omitempty"`
+	AcceleratorTotalMemoryMiB                      *AcceleratorTotalMemoryMiBRequest  `json:",omitempty"`
+	NetworkBandwidthGbps                           *NetworkBandwidthGbpsRequest       `json:",omitempty"`
+	AllowedInstanceTypes                           []string                           `json:",omitempty"`
+	BaselinePerformanceFactors                     *BaselinePerformanceFactorsRequest `json:",omitempty"`
 }
 
 // InstanceReusePolicy is a shape of AWS's API.
@@ -906,6 +978,36 @@ type LaunchConfiguration struct {
 	MetadataOptions              *InstanceMetadataOptions `json:",omitempty"`
 }
 
+// LaunchInstancesError is a shape of AWS's API.
+type LaunchInstancesError struct {
+	InstanceType       *string `json:",omitempty"`
+	MarketType         *string `json:",omitempty"`
+	SubnetId           *string `json:",omitempty"`
+	AvailabilityZone   *string `json:",omitempty"`
+	AvailabilityZoneId *string `json:",omitempty"`
+	ErrorCode          *string `json:",omitempty"`
+	ErrorMessage       *string `json:",omitempty"`
+}
+
+// LaunchInstancesInput is a shape of AWS's API.
+type LaunchInstancesInput struct {
+	AutoScalingGroupName *string  `json:",omitempty"`
+	RequestedCapacity    *int64   `json:",omitempty"`
+	ClientToken          *string  `json:",omitempty"`
+	AvailabilityZones    []string `json:",omitempty"`
+	AvailabilityZoneIds  []string `json:",omitempty"`
+	SubnetIds            []string `json:",omitempty"`
+	RetryStrategy        *string  `json:",omitempty"`
+}
+
+// LaunchInstancesOutput is a shape of AWS's API.
+type LaunchInstancesOutput struct {
+	AutoScalingGroupName *string                `json:",omitempty"`
+	ClientToken          *string                `json:",omitempty"`
+	Instances            []InstanceCollection   `json:",omitempty"`
+	Errors               []LaunchInstancesError `json:",omitempty"`
+}
+
 // LaunchTemplate is a shape of AWS's API.
 type LaunchTemplate struct {
 	LaunchTemplateSpecification *LaunchTemplateSpecification `json:",omitempty"`
@@ -918,6 +1020,7 @@ type LaunchTemplateOverrides struct {
 	WeightedCapacity            *string                      `json:",omitempty"`
 	LaunchTemplateSpecification *LaunchTemplateSpecification `json:",omitempty"`
 	InstanceRequirements        *InstanceRequirements        `json:",omitempty"`
+	ImageId                     *string                      `json:",omitempty"`
 }
 
 // LaunchTemplateSpecification is a shape of AWS's API.
@@ -1044,6 +1147,11 @@ type NotificationConfiguration struct {
 	AutoScalingGroupName *string `json:",omitempty"`
 	TopicARN             *string `json:",omitempty"`
 	NotificationType     *string `json:",omitempty"`
+}
+
+// PerformanceFactorReferenceRequest is a shape of AWS's API.
+type PerformanceFactorReferenceRequest struct {
+	InstanceFamily *string `json:",omitempty"`
 }
 
 // PredefinedMetricSpecification is a shape of AWS's API.
@@ -1216,6 +1324,7 @@ type RefreshPreferences struct {
 	StandbyInstances          *string             `json:",omitempty"`
 	AlarmSpecification        *AlarmSpecification `json:",omitempty"`
 	MaxHealthyPercentage      *int64              `json:",omitempty"`
+	BakeTime                  *int64              `json:",omitempty"`
 }
 
 // ResumeProcessesInput is a shape of AWS's API.
@@ -1226,6 +1335,11 @@ type ResumeProcessesInput struct {
 
 // ResumeProcessesOutput is a shape of AWS's API.
 type ResumeProcessesOutput struct {
+}
+
+// RetentionTriggers is a shape of AWS's API.
+type RetentionTriggers struct {
+	TerminateHookAbandon *string `json:",omitempty"`
 }
 
 // RollbackDetails is a shape of AWS's API.
@@ -1396,6 +1510,7 @@ type TargetTrackingMetricDataQuery struct {
 	MetricStat *TargetTrackingMetricStat `json:",omitempty"`
 	Label      *string                   `json:",omitempty"`
 	ReturnData *bool                     `json:",omitempty"`
+	Period     *int64                    `json:",omitempty"`
 }
 
 // TargetTrackingMetricStat is a shape of AWS's API.
@@ -1403,6 +1518,7 @@ type TargetTrackingMetricStat struct {
 	Metric *Metric `json:",omitempty"`
 	Stat   *string `json:",omitempty"`
 	Unit   *string `json:",omitempty"`
+	Period *int64  `json:",omitempty"`
 }
 
 // TerminateInstanceInAutoScalingGroupInput is a shape of AWS's API.
@@ -1438,28 +1554,35 @@ type TrafficSourceState struct {
 
 // UpdateAutoScalingGroupInput is a shape of AWS's API.
 type UpdateAutoScalingGroupInput struct {
-	AutoScalingGroupName             *string                      `json:",omitempty"`
-	LaunchConfigurationName          *string                      `json:",omitempty"`
-	LaunchTemplate                   *LaunchTemplateSpecification `json:",omitempty"`
-	MixedInstancesPolicy             *MixedInstancesPolicy        `json:",omitempty"`
-	MinSize                          *int64                       `json:",omitempty"`
-	MaxSize                          *int64                       `json:",omitempty"`
-	DesiredCapacity                  *int64                       `json:",omitempty"`
-	DefaultCooldown                  *int64                       `json:",omitempty"`
-	AvailabilityZones                []string                     `json:",omitempty"`
-	HealthCheckType                  *string                      `json:",omitempty"`
-	HealthCheckGracePeriod           *int64                       `json:",omitempty"`
-	PlacementGroup                   *string                      `json:",omitempty"`
-	VPCZoneIdentifier                *string                      `json:",omitempty"`
-	TerminationPolicies              []string                     `json:",omitempty"`
-	NewInstancesProtectedFromScaleIn *bool                        `json:",omitempty"`
-	ServiceLinkedRoleARN             *string                      `json:",omitempty"`
-	MaxInstanceLifetime              *int64                       `json:",omitempty"`
-	CapacityRebalance                *bool                        `json:",omitempty"`
-	Context                          *string                      `json:",omitempty"`
-	DesiredCapacityType              *string                      `json:",omitempty"`
-	DefaultInstanceWarmup            *int64                       `json:",omitempty"`
-	InstanceMaintenancePolicy        *InstanceMaintenancePolicy   `json:",omitempty"`
+	AutoScalingGroupName             *string                           `json:",omitempty"`
+	LaunchConfigurationName          *string                           `json:",omitempty"`
+	LaunchTemplate                   *LaunchTemplateSpecification      `json:",omitempty"`
+	MixedInstancesPolicy             *MixedInstancesPolicy             `json:",omitempty"`
+	MinSize                          *int64                            `json:",omitempty"`
+	MaxSize                          *int64                            `json:",omitempty"`
+	DesiredCapacity                  *int64                            `json:",omitempty"`
+	DefaultCooldown                  *int64                            `json:",omitempty"`
+	AvailabilityZones                []string                          `json:",omitempty"`
+	HealthCheckType                  *string                           `json:",omitempty"`
+	HealthCheckGracePeriod           *int64                            `json:",omitempty"`
+	PlacementGroup                   *string                           `json:",omitempty"`
+	VPCZoneIdentifier                *string                           `json:",omitempty"`
+	TerminationPolicies              []string                          `json:",omitempty"`
+	NewInstancesProtectedFromScaleIn *bool                             `json:",omitempty"`
+	ServiceLinkedRoleARN             *string                           `json:",omitempty"`
+	MaxInstanceLifetime              *int64                            `json:",omitempty"`
+	CapacityRebalance                *bool                             `json:",omitempty"`
+	Context                          *string                           `json:",omitempty"`
+	DesiredCapacityType              *string                           `json:",omitempty"`
+	DefaultInstanceWarmup            *int64                            `json:",omitempty"`
+	InstanceMaintenancePolicy        *InstanceMaintenancePolicy        `json:",omitempty"`
+	AvailabilityZoneIds              []string                          `json:",omitempty"`
+	AvailabilityZoneDistribution     *AvailabilityZoneDistribution     `json:",omitempty"`
+	AvailabilityZoneImpairmentPolicy *AvailabilityZoneImpairmentPolicy `json:",omitempty"`
+	SkipZonalShiftValidation         *bool                             `json:",omitempty"`
+	CapacityReservationSpecification *CapacityReservationSpecification `json:",omitempty"`
+	InstanceLifecyclePolicy          *InstanceLifecyclePolicy          `json:",omitempty"`
+	DeletionProtection               *string                           `json:",omitempty"`
 }
 
 // UpdateAutoScalingGroupOutput is a shape of AWS's API.

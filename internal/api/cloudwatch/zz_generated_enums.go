@@ -9,6 +9,13 @@ const (
 	ActionsSuppressedByAlarm           = "Alarm"
 )
 
+// Values of AlarmMuteRuleStatus.
+const (
+	AlarmMuteRuleStatusScheduled = "SCHEDULED"
+	AlarmMuteRuleStatusActive    = "ACTIVE"
+	AlarmMuteRuleStatusExpired   = "EXPIRED"
+)
+
 // Values of AlarmType.
 const (
 	AlarmTypeCompositeAlarm = "CompositeAlarm"
@@ -41,14 +48,18 @@ const (
 
 // Values of EvaluationState.
 const (
-	EvaluationStatePartialData = "PARTIAL_DATA"
+	EvaluationStatePartialData       = "PARTIAL_DATA"
+	EvaluationStateEvaluationFailure = "EVALUATION_FAILURE"
+	EvaluationStateEvaluationError   = "EVALUATION_ERROR"
 )
 
 // Values of HistoryItemType.
 const (
-	HistoryItemTypeConfigurationUpdate = "ConfigurationUpdate"
-	HistoryItemTypeStateUpdate         = "StateUpdate"
-	HistoryItemTypeAction              = "Action"
+	HistoryItemTypeConfigurationUpdate         = "ConfigurationUpdate"
+	HistoryItemTypeStateUpdate                 = "StateUpdate"
+	HistoryItemTypeAction                      = "Action"
+	HistoryItemTypeAlarmContributorStateUpdate = "AlarmContributorStateUpdate"
+	HistoryItemTypeAlarmContributorAction      = "AlarmContributorAction"
 )
 
 // Values of MetricStreamOutputFormat.
@@ -127,6 +138,7 @@ const (
 // The codes of the modelled errors.
 const (
 	ErrCodeConcurrentModificationException      = "ConcurrentModificationException"
+	ErrCodeConflictException                    = "ConflictException"
 	ErrCodeDashboardInvalidInputError           = "DashboardInvalidInputError"
 	ErrCodeDashboardNotFoundError               = "DashboardNotFoundError"
 	ErrCodeInternalServiceFault                 = "InternalServiceFault"

@@ -6,12 +6,30 @@ import "time"
 
 // AlarmHistoryItem is a shape of AWS's API.
 type AlarmHistoryItem struct {
-	AlarmName       *string    `json:",omitempty"`
-	AlarmType       *string    `json:",omitempty"`
-	Timestamp       *time.Time `json:",omitempty"`
-	HistoryItemType *string    `json:",omitempty"`
-	HistorySummary  *string    `json:",omitempty"`
-	HistoryData     *string    `json:",omitempty"`
+	AlarmName                  *string           `json:",omitempty"`
+	AlarmType                  *string           `json:",omitempty"`
+	Timestamp                  *time.Time        `json:",omitempty"`
+	HistoryItemType            *string           `json:",omitempty"`
+	HistorySummary             *string           `json:",omitempty"`
+	HistoryData                *string           `json:",omitempty"`
+	AlarmContributorId         *string           `json:",omitempty"`
+	AlarmContributorAttributes map[string]string `json:",omitempty"`
+}
+
+// AlarmMuteRuleSummary is a shape of AWS's API.
+type AlarmMuteRuleSummary struct {
+	AlarmMuteRuleArn     *string    `json:",omitempty"`
+	ExpireDate           *time.Time `json:",omitempty"`
+	Status               *string    `json:",omitempty"`
+	MuteType             *string    `json:",omitempty"`
+	LastUpdatedTimestamp *time.Time `json:",omitempty"`
+}
+
+// AlarmPromQLCriteria is a shape of AWS's API.
+type AlarmPromQLCriteria struct {
+	Query          *string `json:",omitempty"`
+	PendingPeriod  *int64  `json:",omitempty"`
+	RecoveryPeriod *int64  `json:",omitempty"`
 }
 
 // AnomalyDetector is a shape of AWS's API.
@@ -82,6 +100,15 @@ type Datapoint struct {
 	ExtendedStatistics map[string]float64 `json:",omitempty"`
 }
 
+// DeleteAlarmMuteRuleInput is a shape of AWS's API.
+type DeleteAlarmMuteRuleInput struct {
+	AlarmMuteRuleName *string `json:",omitempty"`
+}
+
+// DeleteAlarmMuteRuleOutput is a shape of AWS's API.
+type DeleteAlarmMuteRuleOutput struct {
+}
+
 // DeleteAlarmsInput is a shape of AWS's API.
 type DeleteAlarmsInput struct {
 	AlarmNames []string `json:",omitempty"`
@@ -135,14 +162,15 @@ type DeleteMetricStreamOutput struct {
 
 // DescribeAlarmHistoryInput is a shape of AWS's API.
 type DescribeAlarmHistoryInput struct {
-	AlarmName       *string    `json:",omitempty"`
-	AlarmTypes      []string   `json:",omitempty"`
-	HistoryItemType *string    `json:",omitempty"`
-	StartDate       *time.Time `json:",omitempty"`
-	EndDate         *time.Time `json:",omitempty"`
-	MaxRecords      *int64     `json:",omitempty"`
-	NextToken       *string    `json:",omitempty"`
-	ScanBy          *string    `json:",omitempty"`
+	AlarmName          *string    `json:",omitempty"`
+	AlarmTypes         []string   `json:",omitempty"`
+	HistoryItemType    *string    `json:",omitempty"`
+	StartDate          *time.Time `json:",omitempty"`
+	EndDate            *time.Time `json:",omitempty"`
+	MaxRecords         *int64     `json:",omitempty"`
+	NextToken          *string    `json:",omitempty"`
+	ScanBy             *string    `json:",omitempty"`
+	AlarmContributorId *string    `json:",omitempty"`
 }
 
 // DescribeAlarmHistoryOutput is a shape of AWS's API.
@@ -265,6 +293,42 @@ type EnableInsightRulesOutput struct {
 	Failures []PartialFailure `json:",omitempty"`
 }
 
+// Entity is a shape of AWS's API.
+type Entity struct {
+	KeyAttributes map[string]string `json:",omitempty"`
+	Attributes    map[string]string `json:",omitempty"`
+}
+
+// EntityMetricData is a shape of AWS's API.
+type EntityMetricData struct {
+	Entity     *Entity       `json:",omitempty"`
+	MetricData []MetricDatum `json:",omitempty"`
+}
+
+// EvaluationCriteria is a shape of AWS's API.
+type EvaluationCriteria struct {
+	PromQLCriteria *AlarmPromQLCriteria `json:",omitempty"`
+}
+
+// GetAlarmMuteRuleInput is a shape of AWS's API.
+type GetAlarmMuteRuleInput struct {
+	AlarmMuteRuleName *string `json:",omitempty"`
+}
+
+// GetAlarmMuteRuleOutput is a shape of AWS's API.
+type GetAlarmMuteRuleOutput struct {
+	Name                 *string      `json:",omitempty"`
+	AlarmMuteRuleArn     *string      `json:",omitempty"`
+	Description          *string      `json:",omitempty"`
+	Rule                 *Rule        `json:",omitempty"`
+	MuteTargets          *MuteTargets `json:",omitempty"`
+	StartDate            *time.Time   `json:",omitempty"`
+	ExpireDate           *time.Time   `json:",omitempty"`
+	Status               *string      `json:",omitempty"`
+	LastUpdatedTimestamp *time.Time   `json:",omitempty"`
+	MuteType             *string      `json:",omitempty"`
+}
+
 // GetDashboardInput is a shape of AWS's API.
 type GetDashboardInput struct {
 	DashboardName *string `json:",omitempty"`
@@ -369,11 +433,12 @@ type GetMetricWidgetImageOutput struct {
 
 // InsightRule is a shape of AWS's API.
 type InsightRule struct {
-	Name        *string `json:",omitempty"`
-	State       *string `json:",omitempty"`
-	Schema      *string `json:",omitempty"`
-	Definition  *string `json:",omitempty"`
-	ManagedRule *bool   `json:",omitempty"`
+	Name                   *string `json:",omitempty"`
+	State                  *string `json:",omitempty"`
+	Schema                 *string `json:",omitempty"`
+	Definition             *string `json:",omitempty"`
+	ManagedRule            *bool   `json:",omitempty"`
+	ApplyOnTransformedLogs *bool   `json:",omitempty"`
 }
 
 // InsightRuleContributor is a shape of AWS's API.
@@ -404,6 +469,20 @@ type InsightRuleMetricDatapoint struct {
 // LabelOptions is a shape of AWS's API.
 type LabelOptions struct {
 	Timezone *string `json:",omitempty"`
+}
+
+// ListAlarmMuteRulesInput is a shape of AWS's API.
+type ListAlarmMuteRulesInput struct {
+	AlarmName  *string  `json:",omitempty"`
+	Statuses   []string `json:",omitempty"`
+	MaxRecords *int64   `json:",omitempty"`
+	NextToken  *string  `json:",omitempty"`
+}
+
+// ListAlarmMuteRulesOutput is a shape of AWS's API.
+type ListAlarmMuteRulesOutput struct {
+	AlarmMuteRuleSummaries []AlarmMuteRuleSummary `json:",omitempty"`
+	NextToken              *string                `json:",omitempty"`
 }
 
 // ListDashboardsInput is a shape of AWS's API.
@@ -506,35 +585,37 @@ type Metric struct {
 
 // MetricAlarm is a shape of AWS's API.
 type MetricAlarm struct {
-	AlarmName                          *string           `json:",omitempty"`
-	AlarmArn                           *string           `json:",omitempty"`
-	AlarmDescription                   *string           `json:",omitempty"`
-	AlarmConfigurationUpdatedTimestamp *time.Time        `json:",omitempty"`
-	ActionsEnabled                     *bool             `json:",omitempty"`
-	OKActions                          []string          `json:",omitempty"`
-	AlarmActions                       []string          `json:",omitempty"`
-	InsufficientDataActions            []string          `json:",omitempty"`
-	StateValue                         *string           `json:",omitempty"`
-	StateReason                        *string           `json:",omitempty"`
-	StateReasonData                    *string           `json:",omitempty"`
-	StateUpdatedTimestamp              *time.Time        `json:",omitempty"`
-	MetricName                         *string           `json:",omitempty"`
-	Namespace                          *string           `json:",omitempty"`
-	Statistic                          *string           `json:",omitempty"`
-	ExtendedStatistic                  *string           `json:",omitempty"`
-	Dimensions                         []Dimension       `json:",omitempty"`
-	Period                             *int64            `json:",omitempty"`
-	Unit                               *string           `json:",omitempty"`
-	EvaluationPeriods                  *int64            `json:",omitempty"`
-	DatapointsToAlarm                  *int64            `json:",omitempty"`
-	Threshold                          *float64          `json:",omitempty"`
-	ComparisonOperator                 *string           `json:",omitempty"`
-	TreatMissingData                   *string           `json:",omitempty"`
-	EvaluateLowSampleCountPercentile   *string           `json:",omitempty"`
-	Metrics                            []MetricDataQuery `json:",omitempty"`
-	ThresholdMetricId                  *string           `json:",omitempty"`
-	EvaluationState                    *string           `json:",omitempty"`
-	StateTransitionedTimestamp         *time.Time        `json:",omitempty"`
+	AlarmName                          *string             `json:",omitempty"`
+	AlarmArn                           *string             `json:",omitempty"`
+	AlarmDescription                   *string             `json:",omitempty"`
+	AlarmConfigurationUpdatedTimestamp *time.Time          `json:",omitempty"`
+	ActionsEnabled                     *bool               `json:",omitempty"`
+	OKActions                          []string            `json:",omitempty"`
+	AlarmActions                       []string            `json:",omitempty"`
+	InsufficientDataActions            []string            `json:",omitempty"`
+	StateValue                         *string             `json:",omitempty"`
+	StateReason                        *string             `json:",omitempty"`
+	StateReasonData                    *string             `json:",omitempty"`
+	StateUpdatedTimestamp              *time.Time          `json:",omitempty"`
+	MetricName                         *string             `json:",omitempty"`
+	Namespace                          *string             `json:",omitempty"`
+	Statistic                          *string             `json:",omitempty"`
+	ExtendedStatistic                  *string             `json:",omitempty"`
+	Dimensions                         []Dimension         `json:",omitempty"`
+	Period                             *int64              `json:",omitempty"`
+	Unit                               *string             `json:",omitempty"`
+	EvaluationPeriods                  *int64              `json:",omitempty"`
+	DatapointsToAlarm                  *int64              `json:",omitempty"`
+	Threshold                          *float64            `json:",omitempty"`
+	ComparisonOperator                 *string             `json:",omitempty"`
+	TreatMissingData                   *string             `json:",omitempty"`
+	EvaluateLowSampleCountPercentile   *string             `json:",omitempty"`
+	Metrics                            []MetricDataQuery   `json:",omitempty"`
+	ThresholdMetricId                  *string             `json:",omitempty"`
+	EvaluationState                    *string             `json:",omitempty"`
+	StateTransitionedTimestamp         *time.Time          `json:",omitempty"`
+	EvaluationCriteria                 *EvaluationCriteria `json:",omitempty"`
+	EvaluationInterval                 *int64              `json:",omitempty"`
 }
 
 // MetricCharacteristics is a shape of AWS's API.
@@ -618,12 +699,32 @@ type MetricStreamStatisticsMetric struct {
 	MetricName *string `json:",omitempty"`
 }
 
+// MuteTargets is a shape of AWS's API.
+type MuteTargets struct {
+	AlarmNames []string `json:",omitempty"`
+}
+
 // PartialFailure is a shape of AWS's API.
 type PartialFailure struct {
 	FailureResource    *string `json:",omitempty"`
 	ExceptionType      *string `json:",omitempty"`
 	FailureCode        *string `json:",omitempty"`
 	FailureDescription *string `json:",omitempty"`
+}
+
+// PutAlarmMuteRuleInput is a shape of AWS's API.
+type PutAlarmMuteRuleInput struct {
+	Name        *string      `json:",omitempty"`
+	Description *string      `json:",omitempty"`
+	Rule        *Rule        `json:",omitempty"`
+	MuteTargets *MuteTargets `json:",omitempty"`
+	Tags        []Tag        `json:",omitempty"`
+	StartDate   *time.Time   `json:",omitempty"`
+	ExpireDate  *time.Time   `json:",omitempty"`
+}
+
+// PutAlarmMuteRuleOutput is a shape of AWS's API.
+type PutAlarmMuteRuleOutput struct {
 }
 
 // PutAnomalyDetectorInput is a shape of AWS's API.
@@ -665,6 +766,7 @@ type PutCompositeAlarmOutput struct {
 type PutDashboardInput struct {
 	DashboardName *string `json:",omitempty"`
 	DashboardBody *string `json:",omitempty"`
+	Tags          []Tag   `json:",omitempty"`
 }
 
 // PutDashboardOutput is a shape of AWS's API.
@@ -674,10 +776,11 @@ type PutDashboardOutput struct {
 
 // PutInsightRuleInput is a shape of AWS's API.
 type PutInsightRuleInput struct {
-	RuleName       *string `json:",omitempty"`
-	RuleState      *string `json:",omitempty"`
-	RuleDefinition *string `json:",omitempty"`
-	Tags           []Tag   `json:",omitempty"`
+	RuleName               *string `json:",omitempty"`
+	RuleState              *string `json:",omitempty"`
+	RuleDefinition         *string `json:",omitempty"`
+	Tags                   []Tag   `json:",omitempty"`
+	ApplyOnTransformedLogs *bool   `json:",omitempty"`
 }
 
 // PutInsightRuleOutput is a shape of AWS's API.
@@ -696,28 +799,30 @@ type PutManagedInsightRulesOutput struct {
 
 // PutMetricAlarmInput is a shape of AWS's API.
 type PutMetricAlarmInput struct {
-	AlarmName                        *string           `json:",omitempty"`
-	AlarmDescription                 *string           `json:",omitempty"`
-	ActionsEnabled                   *bool             `json:",omitempty"`
-	OKActions                        []string          `json:",omitempty"`
-	AlarmActions                     []string          `json:",omitempty"`
-	InsufficientDataActions          []string          `json:",omitempty"`
-	MetricName                       *string           `json:",omitempty"`
-	Namespace                        *string           `json:",omitempty"`
-	Statistic                        *string           `json:",omitempty"`
-	ExtendedStatistic                *string           `json:",omitempty"`
-	Dimensions                       []Dimension       `json:",omitempty"`
-	Period                           *int64            `json:",omitempty"`
-	Unit                             *string           `json:",omitempty"`
-	EvaluationPeriods                *int64            `json:",omitempty"`
-	DatapointsToAlarm                *int64            `json:",omitempty"`
-	Threshold                        *float64          `json:",omitempty"`
-	ComparisonOperator               *string           `json:",omitempty"`
-	TreatMissingData                 *string           `json:",omitempty"`
-	EvaluateLowSampleCountPercentile *string           `json:",omitempty"`
-	Metrics                          []MetricDataQuery `json:",omitempty"`
-	Tags                             []Tag             `json:",omitempty"`
-	ThresholdMetricId                *string           `json:",omitempty"`
+	AlarmName                        *string             `json:",omitempty"`
+	AlarmDescription                 *string             `json:",omitempty"`
+	ActionsEnabled                   *bool               `json:",omitempty"`
+	OKActions                        []string            `json:",omitempty"`
+	AlarmActions                     []string            `json:",omitempty"`
+	InsufficientDataActions          []string            `json:",omitempty"`
+	MetricName                       *string             `json:",omitempty"`
+	Namespace                        *string             `json:",omitempty"`
+	Statistic                        *string             `json:",omitempty"`
+	ExtendedStatistic                *string             `json:",omitempty"`
+	Dimensions                       []Dimension         `json:",omitempty"`
+	Period                           *int64              `json:",omitempty"`
+	Unit                             *string             `json:",omitempty"`
+	EvaluationPeriods                *int64              `json:",omitempty"`
+	DatapointsToAlarm                *int64              `json:",omitempty"`
+	Threshold                        *float64            `json:",omitempty"`
+	ComparisonOperator               *string             `json:",omitempty"`
+	TreatMissingData                 *string             `json:",omitempty"`
+	EvaluateLowSampleCountPercentile *string             `json:",omitempty"`
+	Metrics                          []MetricDataQuery   `json:",omitempty"`
+	Tags                             []Tag               `json:",omitempty"`
+	ThresholdMetricId                *string             `json:",omitempty"`
+	EvaluationCriteria               *EvaluationCriteria `json:",omitempty"`
+	EvaluationInterval               *int64              `json:",omitempty"`
 }
 
 // PutMetricAlarmOutput is a shape of AWS's API.
@@ -726,8 +831,10 @@ type PutMetricAlarmOutput struct {
 
 // PutMetricDataInput is a shape of AWS's API.
 type PutMetricDataInput struct {
-	Namespace  *string       `json:",omitempty"`
-	MetricData []MetricDatum `json:",omitempty"`
+	Namespace              *string            `json:",omitempty"`
+	MetricData             []MetricDatum      `json:",omitempty"`
+	EntityMetricData       []EntityMetricData `json:",omitempty"`
+	StrictEntityValidation *bool              `json:",omitempty"`
 }
 
 // PutMetricDataOutput is a shape of AWS's API.
@@ -756,6 +863,18 @@ type PutMetricStreamOutput struct {
 type Range struct {
 	StartTime *time.Time `json:",omitempty"`
 	EndTime   *time.Time `json:",omitempty"`
+}
+
+// Rule is a shape of AWS's API.
+type Rule struct {
+	Schedule *Schedule `json:",omitempty"`
+}
+
+// Schedule is a shape of AWS's API.
+type Schedule struct {
+	Expression *string `json:",omitempty"`
+	Duration   *string `json:",omitempty"`
+	Timezone   *string `json:",omitempty"`
 }
 
 // SetAlarmStateInput is a shape of AWS's API.

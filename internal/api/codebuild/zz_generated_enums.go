@@ -27,6 +27,7 @@ const (
 	AuthTypeBasicAuth           = "BASIC_AUTH"
 	AuthTypePersonalAccessToken = "PERSONAL_ACCESS_TOKEN"
 	AuthTypeCodeconnections     = "CODECONNECTIONS"
+	AuthTypeSecretsManager      = "SECRETS_MANAGER"
 )
 
 // Values of BatchReportModeType.
@@ -82,18 +83,25 @@ const (
 	CacheTypeLocal   = "LOCAL"
 )
 
+// Values of CommandType.
+const (
+	CommandTypeShell = "SHELL"
+)
+
 // Values of ComputeType.
 const (
-	ComputeTypeBuildGeneral1Small   = "BUILD_GENERAL1_SMALL"
-	ComputeTypeBuildGeneral1Medium  = "BUILD_GENERAL1_MEDIUM"
-	ComputeTypeBuildGeneral1Large   = "BUILD_GENERAL1_LARGE"
-	ComputeTypeBuildGeneral1Xlarge  = "BUILD_GENERAL1_XLARGE"
-	ComputeTypeBuildGeneral12xlarge = "BUILD_GENERAL1_2XLARGE"
-	ComputeTypeBuildLambda1gb       = "BUILD_LAMBDA_1GB"
-	ComputeTypeBuildLambda2gb       = "BUILD_LAMBDA_2GB"
-	ComputeTypeBuildLambda4gb       = "BUILD_LAMBDA_4GB"
-	ComputeTypeBuildLambda8gb       = "BUILD_LAMBDA_8GB"
-	ComputeTypeBuildLambda10gb      = "BUILD_LAMBDA_10GB"
+	ComputeTypeBuildGeneral1Small    = "BUILD_GENERAL1_SMALL"
+	ComputeTypeBuildGeneral1Medium   = "BUILD_GENERAL1_MEDIUM"
+	ComputeTypeBuildGeneral1Large    = "BUILD_GENERAL1_LARGE"
+	ComputeTypeBuildGeneral1Xlarge   = "BUILD_GENERAL1_XLARGE"
+	ComputeTypeBuildGeneral12xlarge  = "BUILD_GENERAL1_2XLARGE"
+	ComputeTypeBuildLambda1gb        = "BUILD_LAMBDA_1GB"
+	ComputeTypeBuildLambda2gb        = "BUILD_LAMBDA_2GB"
+	ComputeTypeBuildLambda4gb        = "BUILD_LAMBDA_4GB"
+	ComputeTypeBuildLambda8gb        = "BUILD_LAMBDA_8GB"
+	ComputeTypeBuildLambda10gb       = "BUILD_LAMBDA_10GB"
+	ComputeTypeAttributeBasedCompute = "ATTRIBUTE_BASED_COMPUTE"
+	ComputeTypeCustomInstanceType    = "CUSTOM_INSTANCE_TYPE"
 )
 
 // Values of CredentialProviderType.
@@ -110,6 +118,11 @@ const (
 	EnvironmentTypeWindowsServer2019Container = "WINDOWS_SERVER_2019_CONTAINER"
 	EnvironmentTypeLinuxLambdaContainer       = "LINUX_LAMBDA_CONTAINER"
 	EnvironmentTypeArmLambdaContainer         = "ARM_LAMBDA_CONTAINER"
+	EnvironmentTypeWindowsServer2022Container = "WINDOWS_SERVER_2022_CONTAINER"
+	EnvironmentTypeLinuxEc2                   = "LINUX_EC2"
+	EnvironmentTypeArmEc2                     = "ARM_EC2"
+	EnvironmentTypeWindowsEc2                 = "WINDOWS_EC2"
+	EnvironmentTypeMacArm                     = "MAC_ARM"
 )
 
 // Values of EnvironmentVariableType.
@@ -126,15 +139,35 @@ const (
 
 // Values of FleetContextCode.
 const (
-	FleetContextCodeCreateFailed   = "CREATE_FAILED"
-	FleetContextCodeUpdateFailed   = "UPDATE_FAILED"
-	FleetContextCodeActionRequired = "ACTION_REQUIRED"
+	FleetContextCodeCreateFailed         = "CREATE_FAILED"
+	FleetContextCodeUpdateFailed         = "UPDATE_FAILED"
+	FleetContextCodeActionRequired       = "ACTION_REQUIRED"
+	FleetContextCodePendingDeletion      = "PENDING_DELETION"
+	FleetContextCodeInsufficientCapacity = "INSUFFICIENT_CAPACITY"
 )
 
 // Values of FleetOverflowBehavior.
 const (
 	FleetOverflowBehaviorQueue    = "QUEUE"
 	FleetOverflowBehaviorOnDemand = "ON_DEMAND"
+)
+
+// Values of FleetProxyRuleBehavior.
+const (
+	FleetProxyRuleBehaviorAllowAll = "ALLOW_ALL"
+	FleetProxyRuleBehaviorDenyAll  = "DENY_ALL"
+)
+
+// Values of FleetProxyRuleEffectType.
+const (
+	FleetProxyRuleEffectTypeAllow = "ALLOW"
+	FleetProxyRuleEffectTypeDeny  = "DENY"
+)
+
+// Values of FleetProxyRuleType.
+const (
+	FleetProxyRuleTypeDomain = "DOMAIN"
+	FleetProxyRuleTypeIp     = "IP"
 )
 
 // Values of FleetScalingMetricType.
@@ -192,6 +225,12 @@ const (
 	LogsConfigStatusTypeDisabled = "DISABLED"
 )
 
+// Values of MachineType.
+const (
+	MachineTypeGeneral = "GENERAL"
+	MachineTypeNvme    = "NVME"
+)
+
 // Values of PlatformType.
 const (
 	PlatformTypeDebian        = "DEBIAN"
@@ -211,6 +250,31 @@ const (
 const (
 	ProjectVisibilityTypePublicRead = "PUBLIC_READ"
 	ProjectVisibilityTypePrivate    = "PRIVATE"
+)
+
+// Values of PullRequestBuildApproverRole.
+const (
+	PullRequestBuildApproverRoleGithubRead       = "GITHUB_READ"
+	PullRequestBuildApproverRoleGithubTriage     = "GITHUB_TRIAGE"
+	PullRequestBuildApproverRoleGithubWrite      = "GITHUB_WRITE"
+	PullRequestBuildApproverRoleGithubMaintain   = "GITHUB_MAINTAIN"
+	PullRequestBuildApproverRoleGithubAdmin      = "GITHUB_ADMIN"
+	PullRequestBuildApproverRoleGitlabGuest      = "GITLAB_GUEST"
+	PullRequestBuildApproverRoleGitlabPlanner    = "GITLAB_PLANNER"
+	PullRequestBuildApproverRoleGitlabReporter   = "GITLAB_REPORTER"
+	PullRequestBuildApproverRoleGitlabDeveloper  = "GITLAB_DEVELOPER"
+	PullRequestBuildApproverRoleGitlabMaintainer = "GITLAB_MAINTAINER"
+	PullRequestBuildApproverRoleGitlabOwner      = "GITLAB_OWNER"
+	PullRequestBuildApproverRoleBitbucketRead    = "BITBUCKET_READ"
+	PullRequestBuildApproverRoleBitbucketWrite   = "BITBUCKET_WRITE"
+	PullRequestBuildApproverRoleBitbucketAdmin   = "BITBUCKET_ADMIN"
+)
+
+// Values of PullRequestBuildCommentApproval.
+const (
+	PullRequestBuildCommentApprovalDisabled         = "DISABLED"
+	PullRequestBuildCommentApprovalAllPullRequests  = "ALL_PULL_REQUESTS"
+	PullRequestBuildCommentApprovalForkPullRequests = "FORK_PULL_REQUESTS"
 )
 
 // Values of ReportCodeCoverageSortByType.
@@ -303,6 +367,7 @@ const (
 const (
 	SourceAuthTypeOauth           = "OAUTH"
 	SourceAuthTypeCodeconnections = "CODECONNECTIONS"
+	SourceAuthTypeSecretsManager  = "SECRETS_MANAGER"
 )
 
 // Values of SourceType.
@@ -330,32 +395,45 @@ const (
 
 // Values of WebhookBuildType.
 const (
-	WebhookBuildTypeBuild      = "BUILD"
-	WebhookBuildTypeBuildBatch = "BUILD_BATCH"
+	WebhookBuildTypeBuild                = "BUILD"
+	WebhookBuildTypeBuildBatch           = "BUILD_BATCH"
+	WebhookBuildTypeRunnerBuildkiteBuild = "RUNNER_BUILDKITE_BUILD"
 )
 
 // Values of WebhookFilterType.
 const (
-	WebhookFilterTypeEvent          = "EVENT"
-	WebhookFilterTypeBaseRef        = "BASE_REF"
-	WebhookFilterTypeHeadRef        = "HEAD_REF"
-	WebhookFilterTypeActorAccountId = "ACTOR_ACCOUNT_ID"
-	WebhookFilterTypeFilePath       = "FILE_PATH"
-	WebhookFilterTypeCommitMessage  = "COMMIT_MESSAGE"
-	WebhookFilterTypeWorkflowName   = "WORKFLOW_NAME"
-	WebhookFilterTypeTagName        = "TAG_NAME"
-	WebhookFilterTypeReleaseName    = "RELEASE_NAME"
+	WebhookFilterTypeEvent            = "EVENT"
+	WebhookFilterTypeBaseRef          = "BASE_REF"
+	WebhookFilterTypeHeadRef          = "HEAD_REF"
+	WebhookFilterTypeActorAccountId   = "ACTOR_ACCOUNT_ID"
+	WebhookFilterTypeFilePath         = "FILE_PATH"
+	WebhookFilterTypeCommitMessage    = "COMMIT_MESSAGE"
+	WebhookFilterTypeWorkflowName     = "WORKFLOW_NAME"
+	WebhookFilterTypeTagName          = "TAG_NAME"
+	WebhookFilterTypeReleaseName      = "RELEASE_NAME"
+	WebhookFilterTypeRepositoryName   = "REPOSITORY_NAME"
+	WebhookFilterTypeOrganizationName = "ORGANIZATION_NAME"
 )
 
 // Values of WebhookScopeType.
 const (
 	WebhookScopeTypeGithubOrganization = "GITHUB_ORGANIZATION"
 	WebhookScopeTypeGithubGlobal       = "GITHUB_GLOBAL"
+	WebhookScopeTypeGitlabGroup        = "GITLAB_GROUP"
+)
+
+// Values of WebhookStatus.
+const (
+	WebhookStatusCreating     = "CREATING"
+	WebhookStatusCreateFailed = "CREATE_FAILED"
+	WebhookStatusActive       = "ACTIVE"
+	WebhookStatusDeleting     = "DELETING"
 )
 
 // The codes of the modelled errors.
 const (
 	ErrCodeAccountLimitExceededException  = "AccountLimitExceededException"
+	ErrCodeAccountSuspendedException      = "AccountSuspendedException"
 	ErrCodeInvalidInputException          = "InvalidInputException"
 	ErrCodeOAuthProviderException         = "OAuthProviderException"
 	ErrCodeResourceAlreadyExistsException = "ResourceAlreadyExistsException"

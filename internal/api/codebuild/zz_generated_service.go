@@ -14,6 +14,7 @@ var Service = &model.Service{
 	TargetPrefix: "CodeBuild_20161006",
 	Errors: map[string]model.ErrorShape{
 		"AccountLimitExceededException":  {Code: "AccountLimitExceededException", Status: 400, Sender: true},
+		"AccountSuspendedException":      {Code: "AccountSuspendedException", Status: 400, Sender: true},
 		"InvalidInputException":          {Code: "InvalidInputException", Status: 400, Sender: true},
 		"OAuthProviderException":         {Code: "OAuthProviderException", Status: 400, Sender: true},
 		"ResourceAlreadyExistsException": {Code: "ResourceAlreadyExistsException", Status: 400, Sender: true},
@@ -24,10 +25,12 @@ var Service = &model.Service{
 		"BatchDeleteBuilds",
 		"BatchGetBuildBatches",
 		"BatchGetBuilds",
+		"BatchGetCommandExecutions",
 		"BatchGetFleets",
 		"BatchGetProjects",
 		"BatchGetReportGroups",
 		"BatchGetReports",
+		"BatchGetSandboxes",
 		"CreateFleet",
 		"CreateProject",
 		"CreateReportGroup",
@@ -50,12 +53,15 @@ var Service = &model.Service{
 		"ListBuildBatchesForProject",
 		"ListBuilds",
 		"ListBuildsForProject",
+		"ListCommandExecutionsForSandbox",
 		"ListCuratedEnvironmentImages",
 		"ListFleets",
 		"ListProjects",
 		"ListReportGroups",
 		"ListReports",
 		"ListReportsForReportGroup",
+		"ListSandboxes",
+		"ListSandboxesForProject",
 		"ListSharedProjects",
 		"ListSharedReportGroups",
 		"ListSourceCredentials",
@@ -64,8 +70,12 @@ var Service = &model.Service{
 		"RetryBuildBatch",
 		"StartBuild",
 		"StartBuildBatch",
+		"StartCommandExecution",
+		"StartSandbox",
+		"StartSandboxConnection",
 		"StopBuild",
 		"StopBuildBatch",
+		"StopSandbox",
 		"UpdateFleet",
 		"UpdateProject",
 		"UpdateProjectVisibility",
@@ -76,54 +86,63 @@ var Service = &model.Service{
 
 // The operations that are generated.
 var (
-	OpBatchDeleteBuilds            = &model.Op[BatchDeleteBuildsInput, BatchDeleteBuildsOutput]{Service: Service, Name: "BatchDeleteBuilds", Input: 0, Output: 3, Method: "POST", URI: "/"}
-	OpBatchGetBuildBatches         = &model.Op[BatchGetBuildBatchesInput, BatchGetBuildBatchesOutput]{Service: Service, Name: "BatchGetBuildBatches", Input: 7, Output: 9, Method: "POST", URI: "/"}
-	OpBatchGetBuilds               = &model.Op[BatchGetBuildsInput, BatchGetBuildsOutput]{Service: Service, Name: "BatchGetBuilds", Input: 72, Output: 73, Method: "POST", URI: "/"}
-	OpBatchGetFleets               = &model.Op[BatchGetFleetsInput, BatchGetFleetsOutput]{Service: Service, Name: "BatchGetFleets", Input: 85, Output: 87, Method: "POST", URI: "/"}
-	OpBatchGetProjects             = &model.Op[BatchGetProjectsInput, BatchGetProjectsOutput]{Service: Service, Name: "BatchGetProjects", Input: 106, Output: 108, Method: "POST", URI: "/"}
-	OpBatchGetReportGroups         = &model.Op[BatchGetReportGroupsInput, BatchGetReportGroupsOutput]{Service: Service, Name: "BatchGetReportGroups", Input: 129, Output: 131, Method: "POST", URI: "/"}
-	OpBatchGetReports              = &model.Op[BatchGetReportsInput, BatchGetReportsOutput]{Service: Service, Name: "BatchGetReports", Input: 141, Output: 143, Method: "POST", URI: "/"}
-	OpCreateFleet                  = &model.Op[CreateFleetInput, CreateFleetOutput]{Service: Service, Name: "CreateFleet", Input: 152, Output: 154, Method: "POST", URI: "/"}
-	OpCreateProject                = &model.Op[CreateProjectInput, CreateProjectOutput]{Service: Service, Name: "CreateProject", Input: 155, Output: 156, Method: "POST", URI: "/"}
-	OpCreateReportGroup            = &model.Op[CreateReportGroupInput, CreateReportGroupOutput]{Service: Service, Name: "CreateReportGroup", Input: 157, Output: 158, Method: "POST", URI: "/"}
-	OpCreateWebhook                = &model.Op[CreateWebhookInput, CreateWebhookOutput]{Service: Service, Name: "CreateWebhook", Input: 159, Output: 160, Method: "POST", URI: "/"}
-	OpDeleteBuildBatch             = &model.Op[DeleteBuildBatchInput, DeleteBuildBatchOutput]{Service: Service, Name: "DeleteBuildBatch", Input: 161, Output: 162, Method: "POST", URI: "/"}
-	OpDeleteFleet                  = &model.Op[DeleteFleetInput, DeleteFleetOutput]{Service: Service, Name: "DeleteFleet", Input: 163, Output: 164, Method: "POST", URI: "/"}
-	OpDeleteProject                = &model.Op[DeleteProjectInput, DeleteProjectOutput]{Service: Service, Name: "DeleteProject", Input: 165, Output: 166, Method: "POST", URI: "/"}
-	OpDeleteReport                 = &model.Op[DeleteReportInput, DeleteReportOutput]{Service: Service, Name: "DeleteReport", Input: 167, Output: 168, Method: "POST", URI: "/"}
-	OpDeleteReportGroup            = &model.Op[DeleteReportGroupInput, DeleteReportGroupOutput]{Service: Service, Name: "DeleteReportGroup", Input: 169, Output: 170, Method: "POST", URI: "/"}
-	OpDeleteResourcePolicy         = &model.Op[DeleteResourcePolicyInput, DeleteResourcePolicyOutput]{Service: Service, Name: "DeleteResourcePolicy", Input: 171, Output: 172, Method: "POST", URI: "/"}
-	OpDeleteSourceCredentials      = &model.Op[DeleteSourceCredentialsInput, DeleteSourceCredentialsOutput]{Service: Service, Name: "DeleteSourceCredentials", Input: 173, Output: 174, Method: "POST", URI: "/"}
-	OpDeleteWebhook                = &model.Op[DeleteWebhookInput, DeleteWebhookOutput]{Service: Service, Name: "DeleteWebhook", Input: 175, Output: 176, Method: "POST", URI: "/"}
-	OpDescribeCodeCoverages        = &model.Op[DescribeCodeCoveragesInput, DescribeCodeCoveragesOutput]{Service: Service, Name: "DescribeCodeCoverages", Input: 177, Output: 181, Method: "POST", URI: "/"}
-	OpDescribeTestCases            = &model.Op[DescribeTestCasesInput, DescribeTestCasesOutput]{Service: Service, Name: "DescribeTestCases", Input: 184, Output: 186, Method: "POST", URI: "/"}
-	OpGetReportGroupTrend          = &model.Op[GetReportGroupTrendInput, GetReportGroupTrendOutput]{Service: Service, Name: "GetReportGroupTrend", Input: 189, Output: 191, Method: "POST", URI: "/"}
-	OpGetResourcePolicy            = &model.Op[GetResourcePolicyInput, GetResourcePolicyOutput]{Service: Service, Name: "GetResourcePolicy", Input: 195, Output: 196, Method: "POST", URI: "/"}
-	OpImportSourceCredentials      = &model.Op[ImportSourceCredentialsInput, ImportSourceCredentialsOutput]{Service: Service, Name: "ImportSourceCredentials", Input: 197, Output: 201, Method: "POST", URI: "/"}
-	OpInvalidateProjectCache       = &model.Op[InvalidateProjectCacheInput, InvalidateProjectCacheOutput]{Service: Service, Name: "InvalidateProjectCache", Input: 202, Output: 203, Method: "POST", URI: "/"}
-	OpListBuildBatches             = &model.Op[ListBuildBatchesInput, ListBuildBatchesOutput]{Service: Service, Name: "ListBuildBatches", Input: 204, Output: 206, Method: "POST", URI: "/"}
-	OpListBuildBatchesForProject   = &model.Op[ListBuildBatchesForProjectInput, ListBuildBatchesForProjectOutput]{Service: Service, Name: "ListBuildBatchesForProject", Input: 207, Output: 208, Method: "POST", URI: "/"}
-	OpListBuilds                   = &model.Op[ListBuildsInput, ListBuildsOutput]{Service: Service, Name: "ListBuilds", Input: 209, Output: 210, Method: "POST", URI: "/"}
-	OpListBuildsForProject         = &model.Op[ListBuildsForProjectInput, ListBuildsForProjectOutput]{Service: Service, Name: "ListBuildsForProject", Input: 211, Output: 212, Method: "POST", URI: "/"}
-	OpListCuratedEnvironmentImages = &model.Op[ListCuratedEnvironmentImagesInput, ListCuratedEnvironmentImagesOutput]{Service: Service, Name: "ListCuratedEnvironmentImages", Input: 213, Output: 214, Method: "POST", URI: "/"}
-	OpListFleets                   = &model.Op[ListFleetsInput, ListFleetsOutput]{Service: Service, Name: "ListFleets", Input: 224, Output: 227, Method: "POST", URI: "/"}
-	OpListProjects                 = &model.Op[ListProjectsInput, ListProjectsOutput]{Service: Service, Name: "ListProjects", Input: 229, Output: 231, Method: "POST", URI: "/"}
-	OpListReportGroups             = &model.Op[ListReportGroupsInput, ListReportGroupsOutput]{Service: Service, Name: "ListReportGroups", Input: 232, Output: 234, Method: "POST", URI: "/"}
-	OpListReports                  = &model.Op[ListReportsInput, ListReportsOutput]{Service: Service, Name: "ListReports", Input: 235, Output: 237, Method: "POST", URI: "/"}
-	OpListReportsForReportGroup    = &model.Op[ListReportsForReportGroupInput, ListReportsForReportGroupOutput]{Service: Service, Name: "ListReportsForReportGroup", Input: 238, Output: 239, Method: "POST", URI: "/"}
-	OpListSharedProjects           = &model.Op[ListSharedProjectsInput, ListSharedProjectsOutput]{Service: Service, Name: "ListSharedProjects", Input: 240, Output: 242, Method: "POST", URI: "/"}
-	OpListSharedReportGroups       = &model.Op[ListSharedReportGroupsInput, ListSharedReportGroupsOutput]{Service: Service, Name: "ListSharedReportGroups", Input: 244, Output: 245, Method: "POST", URI: "/"}
-	OpListSourceCredentials        = &model.Op[ListSourceCredentialsInput, ListSourceCredentialsOutput]{Service: Service, Name: "ListSourceCredentials", Input: 246, Output: 247, Method: "POST", URI: "/"}
-	OpPutResourcePolicy            = &model.Op[PutResourcePolicyInput, PutResourcePolicyOutput]{Service: Service, Name: "PutResourcePolicy", Input: 250, Output: 251, Method: "POST", URI: "/"}
-	OpRetryBuild                   = &model.Op[RetryBuildInput, RetryBuildOutput]{Service: Service, Name: "RetryBuild", Input: 252, Output: 253, Method: "POST", URI: "/"}
-	OpRetryBuildBatch              = &model.Op[RetryBuildBatchInput, RetryBuildBatchOutput]{Service: Service, Name: "RetryBuildBatch", Input: 254, Output: 256, Method: "POST", URI: "/"}
-	OpStartBuild                   = &model.Op[StartBuildInput, StartBuildOutput]{Service: Service, Name: "StartBuild", Input: 257, Output: 258, Method: "POST", URI: "/"}
-	OpStartBuildBatch              = &model.Op[StartBuildBatchInput, StartBuildBatchOutput]{Service: Service, Name: "StartBuildBatch", Input: 259, Output: 260, Method: "POST", URI: "/"}
-	OpStopBuild                    = &model.Op[StopBuildInput, StopBuildOutput]{Service: Service, Name: "StopBuild", Input: 261, Output: 262, Method: "POST", URI: "/"}
-	OpStopBuildBatch               = &model.Op[StopBuildBatchInput, StopBuildBatchOutput]{Service: Service, Name: "StopBuildBatch", Input: 263, Output: 264, Method: "POST", URI: "/"}
-	OpUpdateFleet                  = &model.Op[UpdateFleetInput, UpdateFleetOutput]{Service: Service, Name: "UpdateFleet", Input: 265, Output: 266, Method: "POST", URI: "/"}
-	OpUpdateProject                = &model.Op[UpdateProjectInput, UpdateProjectOutput]{Service: Service, Name: "UpdateProject", Input: 267, Output: 268, Method: "POST", URI: "/"}
-	OpUpdateProjectVisibility      = &model.Op[UpdateProjectVisibilityInput, UpdateProjectVisibilityOutput]{Service: Service, Name: "UpdateProjectVisibility", Input: 269, Output: 270, Method: "POST", URI: "/"}
-	OpUpdateReportGroup            = &model.Op[UpdateReportGroupInput, UpdateReportGroupOutput]{Service: Service, Name: "UpdateReportGroup", Input: 271, Output: 272, Method: "POST", URI: "/"}
-	OpUpdateWebhook                = &model.Op[UpdateWebhookInput, UpdateWebhookOutput]{Service: Service, Name: "UpdateWebhook", Input: 273, Output: 274, Method: "POST", URI: "/"}
+	OpBatchDeleteBuilds               = &model.Op[BatchDeleteBuildsInput, BatchDeleteBuildsOutput]{Service: Service, Name: "BatchDeleteBuilds", Input: 0, Output: 3, Method: "POST", URI: "/"}
+	OpBatchGetBuildBatches            = &model.Op[BatchGetBuildBatchesInput, BatchGetBuildBatchesOutput]{Service: Service, Name: "BatchGetBuildBatches", Input: 7, Output: 9, Method: "POST", URI: "/"}
+	OpBatchGetBuilds                  = &model.Op[BatchGetBuildsInput, BatchGetBuildsOutput]{Service: Service, Name: "BatchGetBuilds", Input: 78, Output: 79, Method: "POST", URI: "/"}
+	OpBatchGetCommandExecutions       = &model.Op[BatchGetCommandExecutionsInput, BatchGetCommandExecutionsOutput]{Service: Service, Name: "BatchGetCommandExecutions", Input: 91, Output: 93, Method: "POST", URI: "/"}
+	OpBatchGetFleets                  = &model.Op[BatchGetFleetsInput, BatchGetFleetsOutput]{Service: Service, Name: "BatchGetFleets", Input: 98, Output: 100, Method: "POST", URI: "/"}
+	OpBatchGetProjects                = &model.Op[BatchGetProjectsInput, BatchGetProjectsOutput]{Service: Service, Name: "BatchGetProjects", Input: 126, Output: 128, Method: "POST", URI: "/"}
+	OpBatchGetReportGroups            = &model.Op[BatchGetReportGroupsInput, BatchGetReportGroupsOutput]{Service: Service, Name: "BatchGetReportGroups", Input: 154, Output: 156, Method: "POST", URI: "/"}
+	OpBatchGetReports                 = &model.Op[BatchGetReportsInput, BatchGetReportsOutput]{Service: Service, Name: "BatchGetReports", Input: 166, Output: 168, Method: "POST", URI: "/"}
+	OpBatchGetSandboxes               = &model.Op[BatchGetSandboxesInput, BatchGetSandboxesOutput]{Service: Service, Name: "BatchGetSandboxes", Input: 177, Output: 179, Method: "POST", URI: "/"}
+	OpCreateFleet                     = &model.Op[CreateFleetInput, CreateFleetOutput]{Service: Service, Name: "CreateFleet", Input: 185, Output: 187, Method: "POST", URI: "/"}
+	OpCreateProject                   = &model.Op[CreateProjectInput, CreateProjectOutput]{Service: Service, Name: "CreateProject", Input: 188, Output: 189, Method: "POST", URI: "/"}
+	OpCreateReportGroup               = &model.Op[CreateReportGroupInput, CreateReportGroupOutput]{Service: Service, Name: "CreateReportGroup", Input: 190, Output: 191, Method: "POST", URI: "/"}
+	OpCreateWebhook                   = &model.Op[CreateWebhookInput, CreateWebhookOutput]{Service: Service, Name: "CreateWebhook", Input: 192, Output: 193, Method: "POST", URI: "/"}
+	OpDeleteBuildBatch                = &model.Op[DeleteBuildBatchInput, DeleteBuildBatchOutput]{Service: Service, Name: "DeleteBuildBatch", Input: 194, Output: 195, Method: "POST", URI: "/"}
+	OpDeleteFleet                     = &model.Op[DeleteFleetInput, DeleteFleetOutput]{Service: Service, Name: "DeleteFleet", Input: 196, Output: 197, Method: "POST", URI: "/"}
+	OpDeleteProject                   = &model.Op[DeleteProjectInput, DeleteProjectOutput]{Service: Service, Name: "DeleteProject", Input: 198, Output: 199, Method: "POST", URI: "/"}
+	OpDeleteReport                    = &model.Op[DeleteReportInput, DeleteReportOutput]{Service: Service, Name: "DeleteReport", Input: 200, Output: 201, Method: "POST", URI: "/"}
+	OpDeleteReportGroup               = &model.Op[DeleteReportGroupInput, DeleteReportGroupOutput]{Service: Service, Name: "DeleteReportGroup", Input: 202, Output: 203, Method: "POST", URI: "/"}
+	OpDeleteResourcePolicy            = &model.Op[DeleteResourcePolicyInput, DeleteResourcePolicyOutput]{Service: Service, Name: "DeleteResourcePolicy", Input: 204, Output: 205, Method: "POST", URI: "/"}
+	OpDeleteSourceCredentials         = &model.Op[DeleteSourceCredentialsInput, DeleteSourceCredentialsOutput]{Service: Service, Name: "DeleteSourceCredentials", Input: 206, Output: 207, Method: "POST", URI: "/"}
+	OpDeleteWebhook                   = &model.Op[DeleteWebhookInput, DeleteWebhookOutput]{Service: Service, Name: "DeleteWebhook", Input: 208, Output: 209, Method: "POST", URI: "/"}
+	OpDescribeCodeCoverages           = &model.Op[DescribeCodeCoveragesInput, DescribeCodeCoveragesOutput]{Service: Service, Name: "DescribeCodeCoverages", Input: 210, Output: 214, Method: "POST", URI: "/"}
+	OpDescribeTestCases               = &model.Op[DescribeTestCasesInput, DescribeTestCasesOutput]{Service: Service, Name: "DescribeTestCases", Input: 217, Output: 219, Method: "POST", URI: "/"}
+	OpGetReportGroupTrend             = &model.Op[GetReportGroupTrendInput, GetReportGroupTrendOutput]{Service: Service, Name: "GetReportGroupTrend", Input: 222, Output: 224, Method: "POST", URI: "/"}
+	OpGetResourcePolicy               = &model.Op[GetResourcePolicyInput, GetResourcePolicyOutput]{Service: Service, Name: "GetResourcePolicy", Input: 228, Output: 229, Method: "POST", URI: "/"}
+	OpImportSourceCredentials         = &model.Op[ImportSourceCredentialsInput, ImportSourceCredentialsOutput]{Service: Service, Name: "ImportSourceCredentials", Input: 230, Output: 233, Method: "POST", URI: "/"}
+	OpInvalidateProjectCache          = &model.Op[InvalidateProjectCacheInput, InvalidateProjectCacheOutput]{Service: Service, Name: "InvalidateProjectCache", Input: 234, Output: 235, Method: "POST", URI: "/"}
+	OpListBuildBatches                = &model.Op[ListBuildBatchesInput, ListBuildBatchesOutput]{Service: Service, Name: "ListBuildBatches", Input: 236, Output: 238, Method: "POST", URI: "/"}
+	OpListBuildBatchesForProject      = &model.Op[ListBuildBatchesForProjectInput, ListBuildBatchesForProjectOutput]{Service: Service, Name: "ListBuildBatchesForProject", Input: 239, Output: 240, Method: "POST", URI: "/"}
+	OpListBuilds                      = &model.Op[ListBuildsInput, ListBuildsOutput]{Service: Service, Name: "ListBuilds", Input: 241, Output: 242, Method: "POST", URI: "/"}
+	OpListBuildsForProject            = &model.Op[ListBuildsForProjectInput, ListBuildsForProjectOutput]{Service: Service, Name: "ListBuildsForProject", Input: 243, Output: 244, Method: "POST", URI: "/"}
+	OpListCommandExecutionsForSandbox = &model.Op[ListCommandExecutionsForSandboxInput, ListCommandExecutionsForSandboxOutput]{Service: Service, Name: "ListCommandExecutionsForSandbox", Input: 245, Output: 247, Method: "POST", URI: "/"}
+	OpListCuratedEnvironmentImages    = &model.Op[ListCuratedEnvironmentImagesInput, ListCuratedEnvironmentImagesOutput]{Service: Service, Name: "ListCuratedEnvironmentImages", Input: 248, Output: 249, Method: "POST", URI: "/"}
+	OpListFleets                      = &model.Op[ListFleetsInput, ListFleetsOutput]{Service: Service, Name: "ListFleets", Input: 259, Output: 261, Method: "POST", URI: "/"}
+	OpListProjects                    = &model.Op[ListProjectsInput, ListProjectsOutput]{Service: Service, Name: "ListProjects", Input: 263, Output: 265, Method: "POST", URI: "/"}
+	OpListReportGroups                = &model.Op[ListReportGroupsInput, ListReportGroupsOutput]{Service: Service, Name: "ListReportGroups", Input: 266, Output: 268, Method: "POST", URI: "/"}
+	OpListReports                     = &model.Op[ListReportsInput, ListReportsOutput]{Service: Service, Name: "ListReports", Input: 269, Output: 271, Method: "POST", URI: "/"}
+	OpListReportsForReportGroup       = &model.Op[ListReportsForReportGroupInput, ListReportsForReportGroupOutput]{Service: Service, Name: "ListReportsForReportGroup", Input: 272, Output: 273, Method: "POST", URI: "/"}
+	OpListSandboxes                   = &model.Op[ListSandboxesInput, ListSandboxesOutput]{Service: Service, Name: "ListSandboxes", Input: 274, Output: 275, Method: "POST", URI: "/"}
+	OpListSandboxesForProject         = &model.Op[ListSandboxesForProjectInput, ListSandboxesForProjectOutput]{Service: Service, Name: "ListSandboxesForProject", Input: 276, Output: 277, Method: "POST", URI: "/"}
+	OpListSharedProjects              = &model.Op[ListSharedProjectsInput, ListSharedProjectsOutput]{Service: Service, Name: "ListSharedProjects", Input: 278, Output: 280, Method: "POST", URI: "/"}
+	OpListSharedReportGroups          = &model.Op[ListSharedReportGroupsInput, ListSharedReportGroupsOutput]{Service: Service, Name: "ListSharedReportGroups", Input: 282, Output: 283, Method: "POST", URI: "/"}
+	OpListSourceCredentials           = &model.Op[ListSourceCredentialsInput, ListSourceCredentialsOutput]{Service: Service, Name: "ListSourceCredentials", Input: 284, Output: 285, Method: "POST", URI: "/"}
+	OpPutResourcePolicy               = &model.Op[PutResourcePolicyInput, PutResourcePolicyOutput]{Service: Service, Name: "PutResourcePolicy", Input: 288, Output: 289, Method: "POST", URI: "/"}
+	OpRetryBuild                      = &model.Op[RetryBuildInput, RetryBuildOutput]{Service: Service, Name: "RetryBuild", Input: 290, Output: 291, Method: "POST", URI: "/"}
+	OpRetryBuildBatch                 = &model.Op[RetryBuildBatchInput, RetryBuildBatchOutput]{Service: Service, Name: "RetryBuildBatch", Input: 292, Output: 294, Method: "POST", URI: "/"}
+	OpStartBuild                      = &model.Op[StartBuildInput, StartBuildOutput]{Service: Service, Name: "StartBuild", Input: 295, Output: 296, Method: "POST", URI: "/"}
+	OpStartBuildBatch                 = &model.Op[StartBuildBatchInput, StartBuildBatchOutput]{Service: Service, Name: "StartBuildBatch", Input: 297, Output: 298, Method: "POST", URI: "/"}
+	OpStartCommandExecution           = &model.Op[StartCommandExecutionInput, StartCommandExecutionOutput]{Service: Service, Name: "StartCommandExecution", Input: 299, Output: 300, Method: "POST", URI: "/"}
+	OpStartSandbox                    = &model.Op[StartSandboxInput, StartSandboxOutput]{Service: Service, Name: "StartSandbox", Input: 301, Output: 302, Method: "POST", URI: "/"}
+	OpStartSandboxConnection          = &model.Op[StartSandboxConnectionInput, StartSandboxConnectionOutput]{Service: Service, Name: "StartSandboxConnection", Input: 303, Output: 304, Method: "POST", URI: "/"}
+	OpStopBuild                       = &model.Op[StopBuildInput, StopBuildOutput]{Service: Service, Name: "StopBuild", Input: 306, Output: 307, Method: "POST", URI: "/"}
+	OpStopBuildBatch                  = &model.Op[StopBuildBatchInput, StopBuildBatchOutput]{Service: Service, Name: "StopBuildBatch", Input: 308, Output: 309, Method: "POST", URI: "/"}
+	OpStopSandbox                     = &model.Op[StopSandboxInput, StopSandboxOutput]{Service: Service, Name: "StopSandbox", Input: 310, Output: 311, Method: "POST", URI: "/"}
+	OpUpdateFleet                     = &model.Op[UpdateFleetInput, UpdateFleetOutput]{Service: Service, Name: "UpdateFleet", Input: 312, Output: 313, Method: "POST", URI: "/"}
+	OpUpdateProject                   = &model.Op[UpdateProjectInput, UpdateProjectOutput]{Service: Service, Name: "UpdateProject", Input: 314, Output: 315, Method: "POST", URI: "/"}
+	OpUpdateProjectVisibility         = &model.Op[UpdateProjectVisibilityInput, UpdateProjectVisibilityOutput]{Service: Service, Name: "UpdateProjectVisibility", Input: 316, Output: 317, Method: "POST", URI: "/"}
+	OpUpdateReportGroup               = &model.Op[UpdateReportGroupInput, UpdateReportGroupOutput]{Service: Service, Name: "UpdateReportGroup", Input: 318, Output: 319, Method: "POST", URI: "/"}
+	OpUpdateWebhook                   = &model.Op[UpdateWebhookInput, UpdateWebhookOutput]{Service: Service, Name: "UpdateWebhook", Input: 320, Output: 321, Method: "POST", URI: "/"}
 )

@@ -4,6 +4,14 @@ package codebuild
 
 import "time"
 
+// AutoRetryConfig is a shape of AWS's API.
+type AutoRetryConfig struct {
+	AutoRetryLimit    *int64  `json:",omitempty"`
+	AutoRetryNumber   *int64  `json:",omitempty"`
+	NextAutoRetry     *string `json:",omitempty"`
+	PreviousAutoRetry *string `json:",omitempty"`
+}
+
 // BatchDeleteBuildsInput is a shape of AWS's API.
 type BatchDeleteBuildsInput struct {
 	Ids []string `json:",omitempty"`
@@ -35,6 +43,18 @@ type BatchGetBuildsInput struct {
 type BatchGetBuildsOutput struct {
 	Builds         []Build  `json:",omitempty"`
 	BuildsNotFound []string `json:",omitempty"`
+}
+
+// BatchGetCommandExecutionsInput is a shape of AWS's API.
+type BatchGetCommandExecutionsInput struct {
+	SandboxId           *string  `json:",omitempty"`
+	CommandExecutionIds []string `json:",omitempty"`
+}
+
+// BatchGetCommandExecutionsOutput is a shape of AWS's API.
+type BatchGetCommandExecutionsOutput struct {
+	CommandExecutions         []CommandExecution `json:",omitempty"`
+	CommandExecutionsNotFound []string           `json:",omitempty"`
 }
 
 // BatchGetFleetsInput is a shape of AWS's API.
@@ -81,10 +101,22 @@ type BatchGetReportsOutput struct {
 	ReportsNotFound []string `json:",omitempty"`
 }
 
+// BatchGetSandboxesInput is a shape of AWS's API.
+type BatchGetSandboxesInput struct {
+	Ids []string `json:",omitempty"`
+}
+
+// BatchGetSandboxesOutput is a shape of AWS's API.
+type BatchGetSandboxesOutput struct {
+	Sandboxes         []Sandbox `json:",omitempty"`
+	SandboxesNotFound []string  `json:",omitempty"`
+}
+
 // BatchRestrictions is a shape of AWS's API.
 type BatchRestrictions struct {
 	MaximumBuildsAllowed *int64   `json:",omitempty"`
 	ComputeTypesAllowed  []string `json:",omitempty"`
+	FleetsAllowed        []string `json:",omitempty"`
 }
 
 // Build is a shape of AWS's API.
@@ -121,6 +153,7 @@ type Build struct {
 	FileSystemLocations          []ProjectFileSystemLocation   `json:",omitempty"`
 	DebugSession                 *DebugSession                 `json:",omitempty"`
 	BuildBatchArn                *string                       `json:",omitempty"`
+	AutoRetryConfig              *AutoRetryConfig              `json:",omitempty"`
 }
 
 // BuildArtifacts is a shape of AWS's API.
@@ -166,6 +199,7 @@ type BuildBatch struct {
 	BuildBatchConfig        *ProjectBuildBatchConfig    `json:",omitempty"`
 	BuildGroups             []BuildGroup                `json:",omitempty"`
 	DebugSessionEnabled     *bool                       `json:",omitempty"`
+	ReportArns              []string                    `json:",omitempty"`
 }
 
 // BuildBatchFilter is a shape of AWS's API.
@@ -254,6 +288,32 @@ type CodeCoverageReportSummary struct {
 	BranchesMissed           *int64   `json:",omitempty"`
 }
 
+// CommandExecution is a shape of AWS's API.
+type CommandExecution struct {
+	Id                    *string       `json:",omitempty"`
+	SandboxId             *string       `json:",omitempty"`
+	SubmitTime            *time.Time    `json:",omitempty"`
+	StartTime             *time.Time    `json:",omitempty"`
+	EndTime               *time.Time    `json:",omitempty"`
+	Status                *string       `json:",omitempty"`
+	Command               *string       `json:",omitempty"`
+	Type                  *string       `json:",omitempty"`
+	ExitCode              *string       `json:",omitempty"`
+	StandardOutputContent *string       `json:",omitempty"`
+	StandardErrContent    *string       `json:",omitempty"`
+	Logs                  *LogsLocation `json:",omitempty"`
+	SandboxArn            *string       `json:",omitempty"`
+}
+
+// ComputeConfiguration is a shape of AWS's API.
+type ComputeConfiguration struct {
+	VCpu         *int64  `json:",omitempty"`
+	Memory       *int64  `json:",omitempty"`
+	Disk         *int64  `json:",omitempty"`
+	MachineType  *string `json:",omitempty"`
+	InstanceType *string `json:",omitempty"`
+}
+
 // CreateFleetInput is a shape of AWS's API.
 type CreateFleetInput struct {
 	Name                 *string                    `json:",omitempty"`
@@ -265,6 +325,9 @@ type CreateFleetInput struct {
 	VpcConfig            *VpcConfig                 `json:",omitempty"`
 	FleetServiceRole     *string                    `json:",omitempty"`
 	Tags                 []Tag                      `json:",omitempty"`
+	ComputeConfiguration *ComputeConfiguration      `json:",omitempty"`
+	ProxyConfiguration   *ProxyConfiguration        `json:",omitempty"`
+	ImageId              *string                    `json:",omitempty"`
 }
 
 // CreateFleetOutput is a shape of AWS's API.
@@ -295,6 +358,7 @@ type CreateProjectInput struct {
 	FileSystemLocations     []ProjectFileSystemLocation `json:",omitempty"`
 	BuildBatchConfig        *ProjectBuildBatchConfig    `json:",omitempty"`
 	ConcurrentBuildLimit    *int64                      `json:",omitempty"`
+	AutoRetryLimit          *int64                      `json:",omitempty"`
 }
 
 // CreateProjectOutput is a shape of AWS's API.
@@ -317,12 +381,13 @@ type CreateReportGroupOutput struct {
 
 // CreateWebhookInput is a shape of AWS's API.
 type CreateWebhookInput struct {
-	ProjectName        *string             `json:",omitempty"`
-	BranchFilter       *string             `json:",omitempty"`
-	FilterGroups       [][]WebhookFilter   `json:",omitempty"`
-	BuildType          *string             `json:",omitempty"`
-	ManualCreation     *bool               `json:",omitempty"`
-	ScopeConfiguration *ScopeConfiguration `json:",omitempty"`
+	ProjectName            *string                 `json:",omitempty"`
+	BranchFilter           *string                 `json:",omitempty"`
+	FilterGroups           [][]WebhookFilter       `json:",omitempty"`
+	BuildType              *string                 `json:",omitempty"`
+	ManualCreation         *bool                   `json:",omitempty"`
+	ScopeConfiguration     *ScopeConfiguration     `json:",omitempty"`
+	PullRequestBuildPolicy *PullRequestBuildPolicy `json:",omitempty"`
 }
 
 // CreateWebhookOutput is a shape of AWS's API.
@@ -444,6 +509,19 @@ type DescribeTestCasesOutput struct {
 	TestCases []TestCase `json:",omitempty"`
 }
 
+// DockerServer is a shape of AWS's API.
+type DockerServer struct {
+	ComputeType      *string             `json:",omitempty"`
+	SecurityGroupIds []string            `json:",omitempty"`
+	Status           *DockerServerStatus `json:",omitempty"`
+}
+
+// DockerServerStatus is a shape of AWS's API.
+type DockerServerStatus struct {
+	Status  *string `json:",omitempty"`
+	Message *string `json:",omitempty"`
+}
+
 // EnvironmentImage is a shape of AWS's API.
 type EnvironmentImage struct {
 	Name        *string  `json:",omitempty"`
@@ -492,6 +570,16 @@ type Fleet struct {
 	VpcConfig            *VpcConfig                  `json:",omitempty"`
 	FleetServiceRole     *string                     `json:",omitempty"`
 	Tags                 []Tag                       `json:",omitempty"`
+	ComputeConfiguration *ComputeConfiguration       `json:",omitempty"`
+	ProxyConfiguration   *ProxyConfiguration         `json:",omitempty"`
+	ImageId              *string                     `json:",omitempty"`
+}
+
+// FleetProxyRule is a shape of AWS's API.
+type FleetProxyRule struct {
+	Type     *string  `json:",omitempty"`
+	Effect   *string  `json:",omitempty"`
+	Entities []string `json:",omitempty"`
 }
 
 // FleetStatus is a shape of AWS's API.
@@ -606,6 +694,20 @@ type ListBuildsOutput struct {
 	NextToken *string  `json:",omitempty"`
 }
 
+// ListCommandExecutionsForSandboxInput is a shape of AWS's API.
+type ListCommandExecutionsForSandboxInput struct {
+	SandboxId  *string `json:",omitempty"`
+	MaxResults *int64  `json:",omitempty"`
+	SortOrder  *string `json:",omitempty"`
+	NextToken  *string `json:",omitempty"`
+}
+
+// ListCommandExecutionsForSandboxOutput is a shape of AWS's API.
+type ListCommandExecutionsForSandboxOutput struct {
+	CommandExecutions []CommandExecution `json:",omitempty"`
+	NextToken         *string            `json:",omitempty"`
+}
+
 // ListCuratedEnvironmentImagesInput is a shape of AWS's API.
 type ListCuratedEnvironmentImagesInput struct {
 }
@@ -683,6 +785,33 @@ type ListReportsInput struct {
 type ListReportsOutput struct {
 	NextToken *string  `json:",omitempty"`
 	Reports   []string `json:",omitempty"`
+}
+
+// ListSandboxesForProjectInput is a shape of AWS's API.
+type ListSandboxesForProjectInput struct {
+	ProjectName *string `json:",omitempty"`
+	MaxResults  *int64  `json:",omitempty"`
+	SortOrder   *string `json:",omitempty"`
+	NextToken   *string `json:",omitempty"`
+}
+
+// ListSandboxesForProjectOutput is a shape of AWS's API.
+type ListSandboxesForProjectOutput struct {
+	Ids       []string `json:",omitempty"`
+	NextToken *string  `json:",omitempty"`
+}
+
+// ListSandboxesInput is a shape of AWS's API.
+type ListSandboxesInput struct {
+	MaxResults *int64  `json:",omitempty"`
+	SortOrder  *string `json:",omitempty"`
+	NextToken  *string `json:",omitempty"`
+}
+
+// ListSandboxesOutput is a shape of AWS's API.
+type ListSandboxesOutput struct {
+	Ids       []string `json:",omitempty"`
+	NextToken *string  `json:",omitempty"`
 }
 
 // ListSharedProjectsInput is a shape of AWS's API.
@@ -782,6 +911,7 @@ type Project struct {
 	ProjectVisibility       *string                     `json:",omitempty"`
 	PublicProjectAlias      *string                     `json:",omitempty"`
 	ResourceAccessRole      *string                     `json:",omitempty"`
+	AutoRetryLimit          *int64                      `json:",omitempty"`
 }
 
 // ProjectArtifacts is a shape of AWS's API.
@@ -815,9 +945,10 @@ type ProjectBuildBatchConfig struct {
 
 // ProjectCache is a shape of AWS's API.
 type ProjectCache struct {
-	Type     *string  `json:",omitempty"`
-	Location *string  `json:",omitempty"`
-	Modes    []string `json:",omitempty"`
+	Type           *string  `json:",omitempty"`
+	Location       *string  `json:",omitempty"`
+	Modes          []string `json:",omitempty"`
+	CacheNamespace *string  `json:",omitempty"`
 }
 
 // ProjectEnvironment is a shape of AWS's API.
@@ -831,6 +962,8 @@ type ProjectEnvironment struct {
 	Certificate              *string               `json:",omitempty"`
 	RegistryCredential       *RegistryCredential   `json:",omitempty"`
 	ImagePullCredentialsType *string               `json:",omitempty"`
+	ComputeConfiguration     *ComputeConfiguration `json:",omitempty"`
+	DockerServer             *DockerServer         `json:",omitempty"`
 }
 
 // ProjectFileSystemLocation is a shape of AWS's API.
@@ -865,6 +998,18 @@ type ProjectSource struct {
 type ProjectSourceVersion struct {
 	SourceIdentifier *string `json:",omitempty"`
 	SourceVersion    *string `json:",omitempty"`
+}
+
+// ProxyConfiguration is a shape of AWS's API.
+type ProxyConfiguration struct {
+	DefaultBehavior   *string          `json:",omitempty"`
+	OrderedProxyRules []FleetProxyRule `json:",omitempty"`
+}
+
+// PullRequestBuildPolicy is a shape of AWS's API.
+type PullRequestBuildPolicy struct {
+	RequiresCommentApproval *string  `json:",omitempty"`
+	ApproverRoles           []string `json:",omitempty"`
 }
 
 // PutResourcePolicyInput is a shape of AWS's API.
@@ -984,6 +1129,60 @@ type S3ReportExportConfig struct {
 	EncryptionDisabled *bool   `json:",omitempty"`
 }
 
+// SSMSession is a shape of AWS's API.
+type SSMSession struct {
+	SessionId  *string `json:",omitempty"`
+	TokenValue *string `json:",omitempty"`
+	StreamUrl  *string `json:",omitempty"`
+}
+
+// Sandbox is a shape of AWS's API.
+type Sandbox struct {
+	Id                      *string                     `json:",omitempty"`
+	Arn                     *string                     `json:",omitempty"`
+	ProjectName             *string                     `json:",omitempty"`
+	RequestTime             *time.Time                  `json:",omitempty"`
+	StartTime               *time.Time                  `json:",omitempty"`
+	EndTime                 *time.Time                  `json:",omitempty"`
+	Status                  *string                     `json:",omitempty"`
+	Source                  *ProjectSource              `json:",omitempty"`
+	SourceVersion           *string                     `json:",omitempty"`
+	SecondarySources        []ProjectSource             `json:",omitempty"`
+	SecondarySourceVersions []ProjectSourceVersion      `json:",omitempty"`
+	Environment             *ProjectEnvironment         `json:",omitempty"`
+	FileSystemLocations     []ProjectFileSystemLocation `json:",omitempty"`
+	TimeoutInMinutes        *int64                      `json:",omitempty"`
+	QueuedTimeoutInMinutes  *int64                      `json:",omitempty"`
+	VpcConfig               *VpcConfig                  `json:",omitempty"`
+	LogConfig               *LogsConfig                 `json:",omitempty"`
+	EncryptionKey           *string                     `json:",omitempty"`
+	ServiceRole             *string                     `json:",omitempty"`
+	CurrentSession          *SandboxSession             `json:",omitempty"`
+}
+
+// SandboxSession is a shape of AWS's API.
+type SandboxSession struct {
+	Id                    *string               `json:",omitempty"`
+	Status                *string               `json:",omitempty"`
+	StartTime             *time.Time            `json:",omitempty"`
+	EndTime               *time.Time            `json:",omitempty"`
+	CurrentPhase          *string               `json:",omitempty"`
+	Phases                []SandboxSessionPhase `json:",omitempty"`
+	ResolvedSourceVersion *string               `json:",omitempty"`
+	Logs                  *LogsLocation         `json:",omitempty"`
+	NetworkInterface      *NetworkInterface     `json:",omitempty"`
+}
+
+// SandboxSessionPhase is a shape of AWS's API.
+type SandboxSessionPhase struct {
+	PhaseType         *string        `json:",omitempty"`
+	PhaseStatus       *string        `json:",omitempty"`
+	StartTime         *time.Time     `json:",omitempty"`
+	EndTime           *time.Time     `json:",omitempty"`
+	DurationInSeconds *int64         `json:",omitempty"`
+	Contexts          []PhaseContext `json:",omitempty"`
+}
+
 // ScalingConfigurationInput is a shape of AWS's API.
 type ScalingConfigurationInput struct {
 	ScalingType                  *string                              `json:",omitempty"`
@@ -1094,11 +1293,45 @@ type StartBuildInput struct {
 	ImagePullCredentialsTypeOverride *string                `json:",omitempty"`
 	DebugSessionEnabled              *bool                  `json:",omitempty"`
 	FleetOverride                    *ProjectFleet          `json:",omitempty"`
+	AutoRetryLimitOverride           *int64                 `json:",omitempty"`
 }
 
 // StartBuildOutput is a shape of AWS's API.
 type StartBuildOutput struct {
 	Build *Build `json:",omitempty"`
+}
+
+// StartCommandExecutionInput is a shape of AWS's API.
+type StartCommandExecutionInput struct {
+	SandboxId *string `json:",omitempty"`
+	Command   *string `json:",omitempty"`
+	Type      *string `json:",omitempty"`
+}
+
+// StartCommandExecutionOutput is a shape of AWS's API.
+type StartCommandExecutionOutput struct {
+	CommandExecution *CommandExecution `json:",omitempty"`
+}
+
+// StartSandboxConnectionInput is a shape of AWS's API.
+type StartSandboxConnectionInput struct {
+	SandboxId *string `json:",omitempty"`
+}
+
+// StartSandboxConnectionOutput is a shape of AWS's API.
+type StartSandboxConnectionOutput struct {
+	SsmSession *SSMSession `json:",omitempty"`
+}
+
+// StartSandboxInput is a shape of AWS's API.
+type StartSandboxInput struct {
+	ProjectName      *string `json:",omitempty"`
+	IdempotencyToken *string `json:",omitempty"`
+}
+
+// StartSandboxOutput is a shape of AWS's API.
+type StartSandboxOutput struct {
+	Sandbox *Sandbox `json:",omitempty"`
 }
 
 // StopBuildBatchInput is a shape of AWS's API.
@@ -1119,6 +1352,16 @@ type StopBuildInput struct {
 // StopBuildOutput is a shape of AWS's API.
 type StopBuildOutput struct {
 	Build *Build `json:",omitempty"`
+}
+
+// StopSandboxInput is a shape of AWS's API.
+type StopSandboxInput struct {
+	Id *string `json:",omitempty"`
+}
+
+// StopSandboxOutput is a shape of AWS's API.
+type StopSandboxOutput struct {
+	Sandbox *Sandbox `json:",omitempty"`
 }
 
 // Tag is a shape of AWS's API.
@@ -1143,6 +1386,7 @@ type TestCase struct {
 	DurationInNanoSeconds *int64     `json:",omitempty"`
 	Message               *string    `json:",omitempty"`
 	Expired               *time.Time `json:",omitempty"`
+	TestSuiteName         *string    `json:",omitempty"`
 }
 
 // TestCaseFilter is a shape of AWS's API.
@@ -1169,6 +1413,9 @@ type UpdateFleetInput struct {
 	VpcConfig            *VpcConfig                 `json:",omitempty"`
 	FleetServiceRole     *string                    `json:",omitempty"`
 	Tags                 []Tag                      `json:",omitempty"`
+	ComputeConfiguration *ComputeConfiguration      `json:",omitempty"`
+	ProxyConfiguration   *ProxyConfiguration        `json:",omitempty"`
+	ImageId              *string                    `json:",omitempty"`
 }
 
 // UpdateFleetOutput is a shape of AWS's API.
@@ -1199,6 +1446,7 @@ type UpdateProjectInput struct {
 	FileSystemLocations     []ProjectFileSystemLocation `json:",omitempty"`
 	BuildBatchConfig        *ProjectBuildBatchConfig    `json:",omitempty"`
 	ConcurrentBuildLimit    *int64                      `json:",omitempty"`
+	AutoRetryLimit          *int64                      `json:",omitempty"`
 }
 
 // UpdateProjectOutput is a shape of AWS's API.
@@ -1234,11 +1482,12 @@ type UpdateReportGroupOutput struct {
 
 // UpdateWebhookInput is a shape of AWS's API.
 type UpdateWebhookInput struct {
-	ProjectName  *string           `json:",omitempty"`
-	BranchFilter *string           `json:",omitempty"`
-	RotateSecret *bool             `json:",omitempty"`
-	FilterGroups [][]WebhookFilter `json:",omitempty"`
-	BuildType    *string           `json:",omitempty"`
+	ProjectName            *string                 `json:",omitempty"`
+	BranchFilter           *string                 `json:",omitempty"`
+	RotateSecret           *bool                   `json:",omitempty"`
+	FilterGroups           [][]WebhookFilter       `json:",omitempty"`
+	BuildType              *string                 `json:",omitempty"`
+	PullRequestBuildPolicy *PullRequestBuildPolicy `json:",omitempty"`
 }
 
 // UpdateWebhookOutput is a shape of AWS's API.
@@ -1255,15 +1504,18 @@ type VpcConfig struct {
 
 // Webhook is a shape of AWS's API.
 type Webhook struct {
-	Url                *string             `json:",omitempty"`
-	PayloadUrl         *string             `json:",omitempty"`
-	Secret             *string             `json:",omitempty"`
-	BranchFilter       *string             `json:",omitempty"`
-	FilterGroups       [][]WebhookFilter   `json:",omitempty"`
-	BuildType          *string             `json:",omitempty"`
-	ManualCreation     *bool               `json:",omitempty"`
-	LastModifiedSecret *time.Time          `json:",omitempty"`
-	ScopeConfiguration *ScopeConfiguration `json:",omitempty"`
+	Url                    *string                 `json:",omitempty"`
+	PayloadUrl             *string                 `json:",omitempty"`
+	Secret                 *string                 `json:",omitempty"`
+	BranchFilter           *string                 `json:",omitempty"`
+	FilterGroups           [][]WebhookFilter       `json:",omitempty"`
+	BuildType              *string                 `json:",omitempty"`
+	ManualCreation         *bool                   `json:",omitempty"`
+	LastModifiedSecret     *time.Time              `json:",omitempty"`
+	ScopeConfiguration     *ScopeConfiguration     `json:",omitempty"`
+	Status                 *string                 `json:",omitempty"`
+	StatusMessage          *string                 `json:",omitempty"`
+	PullRequestBuildPolicy *PullRequestBuildPolicy `json:",omitempty"`
 }
 
 // WebhookFilter is a shape of AWS's API.

@@ -10,6 +10,7 @@ const (
 	ActionCategoryTest     = "Test"
 	ActionCategoryInvoke   = "Invoke"
 	ActionCategoryApproval = "Approval"
+	ActionCategoryCompute  = "Compute"
 )
 
 // Values of ActionConfigurationPropertyType.
@@ -75,6 +76,12 @@ const (
 // Values of EncryptionKeyType.
 const (
 	EncryptionKeyTypeKms = "KMS"
+)
+
+// Values of EnvironmentVariableType.
+const (
+	EnvironmentVariableTypePlaintext      = "PLAINTEXT"
+	EnvironmentVariableTypeSecretsManager = "SECRETS_MANAGER"
 )
 
 // Values of ExecutionMode.
@@ -150,6 +157,14 @@ const (
 const (
 	ResultRollback = "ROLLBACK"
 	ResultFail     = "FAIL"
+	ResultRetry    = "RETRY"
+	ResultSkip     = "SKIP"
+)
+
+// Values of RetryTrigger.
+const (
+	RetryTriggerAutomatedStageRetry = "AutomatedStageRetry"
+	RetryTriggerManualStageRetry    = "ManualStageRetry"
 )
 
 // Values of RuleCategory.
@@ -193,6 +208,7 @@ const (
 	StageExecutionStatusStopped    = "Stopped"
 	StageExecutionStatusStopping   = "Stopping"
 	StageExecutionStatusSucceeded  = "Succeeded"
+	StageExecutionStatusSkipped    = "Skipped"
 )
 
 // Values of StageRetryMode.
@@ -211,6 +227,11 @@ const (
 const (
 	StartTimeRangeLatest = "Latest"
 	StartTimeRangeAll    = "All"
+)
+
+// Values of TargetFilterName.
+const (
+	TargetFilterNameTargetStatus = "TARGET_STATUS"
 )
 
 // Values of TriggerType.
@@ -235,6 +256,7 @@ const (
 
 // The codes of the modelled errors.
 const (
+	ErrCodeActionExecutionNotFoundException                   = "ActionExecutionNotFoundException"
 	ErrCodeActionNotFoundException                            = "ActionNotFoundException"
 	ErrCodeActionTypeAlreadyExistsException                   = "ActionTypeAlreadyExistsException"
 	ErrCodeActionTypeNotFoundException                        = "ActionTypeNotFoundException"

@@ -13,6 +13,7 @@ var Service = &model.Service{
 	Protocols:    []model.Protocol{"json-1.1"},
 	TargetPrefix: "CodePipeline_20150709",
 	Errors: map[string]model.ErrorShape{
+		"ActionExecutionNotFoundException":                   {Code: "ActionExecutionNotFoundException", Status: 400, Sender: true},
 		"ActionNotFoundException":                            {Code: "ActionNotFoundException", Status: 400, Sender: true},
 		"ActionTypeAlreadyExistsException":                   {Code: "ActionTypeAlreadyExistsException", Status: 400, Sender: true},
 		"ActionTypeNotFoundException":                        {Code: "ActionTypeNotFoundException", Status: 400, Sender: true},
@@ -75,6 +76,7 @@ var Service = &model.Service{
 		"GetThirdPartyJobDetails",
 		"ListActionExecutions",
 		"ListActionTypes",
+		"ListDeployActionExecutionTargets",
 		"ListPipelineExecutions",
 		"ListPipelines",
 		"ListRuleExecutions",
@@ -105,47 +107,48 @@ var Service = &model.Service{
 
 // The operations that are generated.
 var (
-	OpAcknowledgeJob                  = &model.Op[AcknowledgeJobInput, AcknowledgeJobOutput]{Service: Service, Name: "AcknowledgeJob", Input: 0, Output: 3, Method: "POST", URI: "/"}
-	OpAcknowledgeThirdPartyJob        = &model.Op[AcknowledgeThirdPartyJobInput, AcknowledgeThirdPartyJobOutput]{Service: Service, Name: "AcknowledgeThirdPartyJob", Input: 5, Output: 8, Method: "POST", URI: "/"}
-	OpCreateCustomActionType          = &model.Op[CreateCustomActionTypeInput, CreateCustomActionTypeOutput]{Service: Service, Name: "CreateCustomActionType", Input: 9, Output: 29, Method: "POST", URI: "/"}
-	OpCreatePipeline                  = &model.Op[CreatePipelineInput, CreatePipelineOutput]{Service: Service, Name: "CreatePipeline", Input: 33, Output: 109, Method: "POST", URI: "/"}
-	OpDeleteCustomActionType          = &model.Op[DeleteCustomActionTypeInput, DeleteCustomActionTypeOutput]{Service: Service, Name: "DeleteCustomActionType", Input: 110, Output: 111, Method: "POST", URI: "/"}
-	OpDeletePipeline                  = &model.Op[DeletePipelineInput, DeletePipelineOutput]{Service: Service, Name: "DeletePipeline", Input: 112, Output: 113, Method: "POST", URI: "/"}
-	OpDeleteWebhook                   = &model.Op[DeleteWebhookInput, DeleteWebhookOutput]{Service: Service, Name: "DeleteWebhook", Input: 114, Output: 116, Method: "POST", URI: "/"}
-	OpDeregisterWebhookWithThirdParty = &model.Op[DeregisterWebhookWithThirdPartyInput, DeregisterWebhookWithThirdPartyOutput]{Service: Service, Name: "DeregisterWebhookWithThirdParty", Input: 117, Output: 118, Method: "POST", URI: "/"}
-	OpDisableStageTransition          = &model.Op[DisableStageTransitionInput, DisableStageTransitionOutput]{Service: Service, Name: "DisableStageTransition", Input: 119, Output: 122, Method: "POST", URI: "/"}
-	OpEnableStageTransition           = &model.Op[EnableStageTransitionInput, EnableStageTransitionOutput]{Service: Service, Name: "EnableStageTransition", Input: 123, Output: 124, Method: "POST", URI: "/"}
-	OpGetActionType                   = &model.Op[GetActionTypeInput, GetActionTypeOutput]{Service: Service, Name: "GetActionType", Input: 125, Output: 127, Method: "POST", URI: "/"}
-	OpGetJobDetails                   = &model.Op[GetJobDetailsInput, GetJobDetailsOutput]{Service: Service, Name: "GetJobDetails", Input: 153, Output: 154, Method: "POST", URI: "/"}
-	OpGetPipeline                     = &model.Op[GetPipelineInput, GetPipelineOutput]{Service: Service, Name: "GetPipeline", Input: 177, Output: 178, Method: "POST", URI: "/"}
-	OpGetPipelineExecution            = &model.Op[GetPipelineExecutionInput, GetPipelineExecutionOutput]{Service: Service, Name: "GetPipelineExecution", Input: 181, Output: 182, Method: "POST", URI: "/"}
-	OpGetPipelineState                = &model.Op[GetPipelineStateInput, GetPipelineStateOutput]{Service: Service, Name: "GetPipelineState", Input: 198, Output: 199, Method: "POST", URI: "/"}
-	OpGetThirdPartyJobDetails         = &model.Op[GetThirdPartyJobDetailsInput, GetThirdPartyJobDetailsOutput]{Service: Service, Name: "GetThirdPartyJobDetails", Input: 235, Output: 236, Method: "POST", URI: "/"}
-	OpListActionExecutions            = &model.Op[ListActionExecutionsInput, ListActionExecutionsOutput]{Service: Service, Name: "ListActionExecutions", Input: 239, Output: 245, Method: "POST", URI: "/"}
-	OpListActionTypes                 = &model.Op[ListActionTypesInput, ListActionTypesOutput]{Service: Service, Name: "ListActionTypes", Input: 262, Output: 263, Method: "POST", URI: "/"}
-	OpListPipelineExecutions          = &model.Op[ListPipelineExecutionsInput, ListPipelineExecutionsOutput]{Service: Service, Name: "ListPipelineExecutions", Input: 265, Output: 268, Method: "POST", URI: "/"}
-	OpListPipelines                   = &model.Op[ListPipelinesInput, ListPipelinesOutput]{Service: Service, Name: "ListPipelines", Input: 275, Output: 277, Method: "POST", URI: "/"}
-	OpListRuleExecutions              = &model.Op[ListRuleExecutionsInput, ListRuleExecutionsOutput]{Service: Service, Name: "ListRuleExecutions", Input: 280, Output: 282, Method: "POST", URI: "/"}
-	OpListRuleTypes                   = &model.Op[ListRuleTypesInput, ListRuleTypesOutput]{Service: Service, Name: "ListRuleTypes", Input: 289, Output: 290, Method: "POST", URI: "/"}
-	OpListTagsForResource             = &model.Op[ListTagsForResourceInput, ListTagsForResourceOutput]{Service: Service, Name: "ListTagsForResource", Input: 297, Output: 299, Method: "POST", URI: "/"}
-	OpListWebhooks                    = &model.Op[ListWebhooksInput, ListWebhooksOutput]{Service: Service, Name: "ListWebhooks", Input: 300, Output: 301, Method: "POST", URI: "/"}
-	OpOverrideStageCondition          = &model.Op[OverrideStageConditionInput, OverrideStageConditionOutput]{Service: Service, Name: "OverrideStageCondition", Input: 318, Output: 320, Method: "POST", URI: "/"}
-	OpPollForJobs                     = &model.Op[PollForJobsInput, PollForJobsOutput]{Service: Service, Name: "PollForJobs", Input: 321, Output: 325, Method: "POST", URI: "/"}
-	OpPollForThirdPartyJobs           = &model.Op[PollForThirdPartyJobsInput, PollForThirdPartyJobsOutput]{Service: Service, Name: "PollForThirdPartyJobs", Input: 328, Output: 329, Method: "POST", URI: "/"}
-	OpPutActionRevision               = &model.Op[PutActionRevisionInput, PutActionRevisionOutput]{Service: Service, Name: "PutActionRevision", Input: 333, Output: 334, Method: "POST", URI: "/"}
-	OpPutApprovalResult               = &model.Op[PutApprovalResultInput, PutApprovalResultOutput]{Service: Service, Name: "PutApprovalResult", Input: 335, Output: 340, Method: "POST", URI: "/"}
-	OpPutJobFailureResult             = &model.Op[PutJobFailureResultInput, PutJobFailureResultOutput]{Service: Service, Name: "PutJobFailureResult", Input: 341, Output: 344, Method: "POST", URI: "/"}
-	OpPutJobSuccessResult             = &model.Op[PutJobSuccessResultInput, PutJobSuccessResultOutput]{Service: Service, Name: "PutJobSuccessResult", Input: 345, Output: 349, Method: "POST", URI: "/"}
-	OpPutThirdPartyJobFailureResult   = &model.Op[PutThirdPartyJobFailureResultInput, PutThirdPartyJobFailureResultOutput]{Service: Service, Name: "PutThirdPartyJobFailureResult", Input: 350, Output: 351, Method: "POST", URI: "/"}
-	OpPutThirdPartyJobSuccessResult   = &model.Op[PutThirdPartyJobSuccessResultInput, PutThirdPartyJobSuccessResultOutput]{Service: Service, Name: "PutThirdPartyJobSuccessResult", Input: 352, Output: 353, Method: "POST", URI: "/"}
-	OpPutWebhook                      = &model.Op[PutWebhookInput, PutWebhookOutput]{Service: Service, Name: "PutWebhook", Input: 354, Output: 355, Method: "POST", URI: "/"}
-	OpRegisterWebhookWithThirdParty   = &model.Op[RegisterWebhookWithThirdPartyInput, RegisterWebhookWithThirdPartyOutput]{Service: Service, Name: "RegisterWebhookWithThirdParty", Input: 356, Output: 357, Method: "POST", URI: "/"}
-	OpRetryStageExecution             = &model.Op[RetryStageExecutionInput, RetryStageExecutionOutput]{Service: Service, Name: "RetryStageExecution", Input: 358, Output: 360, Method: "POST", URI: "/"}
-	OpRollbackStage                   = &model.Op[RollbackStageInput, RollbackStageOutput]{Service: Service, Name: "RollbackStage", Input: 361, Output: 362, Method: "POST", URI: "/"}
-	OpStartPipelineExecution          = &model.Op[StartPipelineExecutionInput, StartPipelineExecutionOutput]{Service: Service, Name: "StartPipelineExecution", Input: 363, Output: 370, Method: "POST", URI: "/"}
-	OpStopPipelineExecution           = &model.Op[StopPipelineExecutionInput, StopPipelineExecutionOutput]{Service: Service, Name: "StopPipelineExecution", Input: 371, Output: 372, Method: "POST", URI: "/"}
-	OpTagResource                     = &model.Op[TagResourceInput, TagResourceOutput]{Service: Service, Name: "TagResource", Input: 373, Output: 374, Method: "POST", URI: "/"}
-	OpUntagResource                   = &model.Op[UntagResourceInput, UntagResourceOutput]{Service: Service, Name: "UntagResource", Input: 375, Output: 377, Method: "POST", URI: "/"}
-	OpUpdateActionType                = &model.Op[UpdateActionTypeInput, UpdateActionTypeOutput]{Service: Service, Name: "UpdateActionType", Input: 378, Output: 379, Method: "POST", URI: "/"}
-	OpUpdatePipeline                  = &model.Op[UpdatePipelineInput, UpdatePipelineOutput]{Service: Service, Name: "UpdatePipeline", Input: 380, Output: 381, Method: "POST", URI: "/"}
+	OpAcknowledgeJob                   = &model.Op[AcknowledgeJobInput, AcknowledgeJobOutput]{Service: Service, Name: "AcknowledgeJob", Input: 0, Output: 3, Method: "POST", URI: "/"}
+	OpAcknowledgeThirdPartyJob         = &model.Op[AcknowledgeThirdPartyJobInput, AcknowledgeThirdPartyJobOutput]{Service: Service, Name: "AcknowledgeThirdPartyJob", Input: 5, Output: 8, Method: "POST", URI: "/"}
+	OpCreateCustomActionType           = &model.Op[CreateCustomActionTypeInput, CreateCustomActionTypeOutput]{Service: Service, Name: "CreateCustomActionType", Input: 9, Output: 29, Method: "POST", URI: "/"}
+	OpCreatePipeline                   = &model.Op[CreatePipelineInput, CreatePipelineOutput]{Service: Service, Name: "CreatePipeline", Input: 33, Output: 122, Method: "POST", URI: "/"}
+	OpDeleteCustomActionType           = &model.Op[DeleteCustomActionTypeInput, DeleteCustomActionTypeOutput]{Service: Service, Name: "DeleteCustomActionType", Input: 123, Output: 124, Method: "POST", URI: "/"}
+	OpDeletePipeline                   = &model.Op[DeletePipelineInput, DeletePipelineOutput]{Service: Service, Name: "DeletePipeline", Input: 125, Output: 126, Method: "POST", URI: "/"}
+	OpDeleteWebhook                    = &model.Op[DeleteWebhookInput, DeleteWebhookOutput]{Service: Service, Name: "DeleteWebhook", Input: 127, Output: 129, Method: "POST", URI: "/"}
+	OpDeregisterWebhookWithThirdParty  = &model.Op[DeregisterWebhookWithThirdPartyInput, DeregisterWebhookWithThirdPartyOutput]{Service: Service, Name: "DeregisterWebhookWithThirdParty", Input: 130, Output: 131, Method: "POST", URI: "/"}
+	OpDisableStageTransition           = &model.Op[DisableStageTransitionInput, DisableStageTransitionOutput]{Service: Service, Name: "DisableStageTransition", Input: 132, Output: 135, Method: "POST", URI: "/"}
+	OpEnableStageTransition            = &model.Op[EnableStageTransitionInput, EnableStageTransitionOutput]{Service: Service, Name: "EnableStageTransition", Input: 136, Output: 137, Method: "POST", URI: "/"}
+	OpGetActionType                    = &model.Op[GetActionTypeInput, GetActionTypeOutput]{Service: Service, Name: "GetActionType", Input: 138, Output: 140, Method: "POST", URI: "/"}
+	OpGetJobDetails                    = &model.Op[GetJobDetailsInput, GetJobDetailsOutput]{Service: Service, Name: "GetJobDetails", Input: 166, Output: 167, Method: "POST", URI: "/"}
+	OpGetPipeline                      = &model.Op[GetPipelineInput, GetPipelineOutput]{Service: Service, Name: "GetPipeline", Input: 190, Output: 191, Method: "POST", URI: "/"}
+	OpGetPipelineExecution             = &model.Op[GetPipelineExecutionInput, GetPipelineExecutionOutput]{Service: Service, Name: "GetPipelineExecution", Input: 194, Output: 195, Method: "POST", URI: "/"}
+	OpGetPipelineState                 = &model.Op[GetPipelineStateInput, GetPipelineStateOutput]{Service: Service, Name: "GetPipelineState", Input: 211, Output: 212, Method: "POST", URI: "/"}
+	OpGetThirdPartyJobDetails          = &model.Op[GetThirdPartyJobDetailsInput, GetThirdPartyJobDetailsOutput]{Service: Service, Name: "GetThirdPartyJobDetails", Input: 252, Output: 253, Method: "POST", URI: "/"}
+	OpListActionExecutions             = &model.Op[ListActionExecutionsInput, ListActionExecutionsOutput]{Service: Service, Name: "ListActionExecutions", Input: 256, Output: 262, Method: "POST", URI: "/"}
+	OpListActionTypes                  = &model.Op[ListActionTypesInput, ListActionTypesOutput]{Service: Service, Name: "ListActionTypes", Input: 279, Output: 280, Method: "POST", URI: "/"}
+	OpListDeployActionExecutionTargets = &model.Op[ListDeployActionExecutionTargetsInput, ListDeployActionExecutionTargetsOutput]{Service: Service, Name: "ListDeployActionExecutionTargets", Input: 282, Output: 288, Method: "POST", URI: "/"}
+	OpListPipelineExecutions           = &model.Op[ListPipelineExecutionsInput, ListPipelineExecutionsOutput]{Service: Service, Name: "ListPipelineExecutions", Input: 294, Output: 297, Method: "POST", URI: "/"}
+	OpListPipelines                    = &model.Op[ListPipelinesInput, ListPipelinesOutput]{Service: Service, Name: "ListPipelines", Input: 304, Output: 306, Method: "POST", URI: "/"}
+	OpListRuleExecutions               = &model.Op[ListRuleExecutionsInput, ListRuleExecutionsOutput]{Service: Service, Name: "ListRuleExecutions", Input: 309, Output: 311, Method: "POST", URI: "/"}
+	OpListRuleTypes                    = &model.Op[ListRuleTypesInput, ListRuleTypesOutput]{Service: Service, Name: "ListRuleTypes", Input: 318, Output: 319, Method: "POST", URI: "/"}
+	OpListTagsForResource              = &model.Op[ListTagsForResourceInput, ListTagsForResourceOutput]{Service: Service, Name: "ListTagsForResource", Input: 326, Output: 328, Method: "POST", URI: "/"}
+	OpListWebhooks                     = &model.Op[ListWebhooksInput, ListWebhooksOutput]{Service: Service, Name: "ListWebhooks", Input: 329, Output: 330, Method: "POST", URI: "/"}
+	OpOverrideStageCondition           = &model.Op[OverrideStageConditionInput, OverrideStageConditionOutput]{Service: Service, Name: "OverrideStageCondition", Input: 347, Output: 349, Method: "POST", URI: "/"}
+	OpPollForJobs                      = &model.Op[PollForJobsInput, PollForJobsOutput]{Service: Service, Name: "PollForJobs", Input: 350, Output: 354, Method: "POST", URI: "/"}
+	OpPollForThirdPartyJobs            = &model.Op[PollForThirdPartyJobsInput, PollForThirdPartyJobsOutput]{Service: Service, Name: "PollForThirdPartyJobs", Input: 357, Output: 358, Method: "POST", URI: "/"}
+	OpPutActionRevision                = &model.Op[PutActionRevisionInput, PutActionRevisionOutput]{Service: Service, Name: "PutActionRevision", Input: 362, Output: 363, Method: "POST", URI: "/"}
+	OpPutApprovalResult                = &model.Op[PutApprovalResultInput, PutApprovalResultOutput]{Service: Service, Name: "PutApprovalResult", Input: 364, Output: 369, Method: "POST", URI: "/"}
+	OpPutJobFailureResult              = &model.Op[PutJobFailureResultInput, PutJobFailureResultOutput]{Service: Service, Name: "PutJobFailureResult", Input: 370, Output: 373, Method: "POST", URI: "/"}
+	OpPutJobSuccessResult              = &model.Op[PutJobSuccessResultInput, PutJobSuccessResultOutput]{Service: Service, Name: "PutJobSuccessResult", Input: 374, Output: 378, Method: "POST", URI: "/"}
+	OpPutThirdPartyJobFailureResult    = &model.Op[PutThirdPartyJobFailureResultInput, PutThirdPartyJobFailureResultOutput]{Service: Service, Name: "PutThirdPartyJobFailureResult", Input: 379, Output: 380, Method: "POST", URI: "/"}
+	OpPutThirdPartyJobSuccessResult    = &model.Op[PutThirdPartyJobSuccessResultInput, PutThirdPartyJobSuccessResultOutput]{Service: Service, Name: "PutThirdPartyJobSuccessResult", Input: 381, Output: 382, Method: "POST", URI: "/"}
+	OpPutWebhook                       = &model.Op[PutWebhookInput, PutWebhookOutput]{Service: Service, Name: "PutWebhook", Input: 383, Output: 384, Method: "POST", URI: "/"}
+	OpRegisterWebhookWithThirdParty    = &model.Op[RegisterWebhookWithThirdPartyInput, RegisterWebhookWithThirdPartyOutput]{Service: Service, Name: "RegisterWebhookWithThirdParty", Input: 385, Output: 386, Method: "POST", URI: "/"}
+	OpRetryStageExecution              = &model.Op[RetryStageExecutionInput, RetryStageExecutionOutput]{Service: Service, Name: "RetryStageExecution", Input: 387, Output: 388, Method: "POST", URI: "/"}
+	OpRollbackStage                    = &model.Op[RollbackStageInput, RollbackStageOutput]{Service: Service, Name: "RollbackStage", Input: 389, Output: 390, Method: "POST", URI: "/"}
+	OpStartPipelineExecution           = &model.Op[StartPipelineExecutionInput, StartPipelineExecutionOutput]{Service: Service, Name: "StartPipelineExecution", Input: 391, Output: 398, Method: "POST", URI: "/"}
+	OpStopPipelineExecution            = &model.Op[StopPipelineExecutionInput, StopPipelineExecutionOutput]{Service: Service, Name: "StopPipelineExecution", Input: 399, Output: 400, Method: "POST", URI: "/"}
+	OpTagResource                      = &model.Op[TagResourceInput, TagResourceOutput]{Service: Service, Name: "TagResource", Input: 401, Output: 402, Method: "POST", URI: "/"}
+	OpUntagResource                    = &model.Op[UntagResourceInput, UntagResourceOutput]{Service: Service, Name: "UntagResource", Input: 403, Output: 405, Method: "POST", URI: "/"}
+	OpUpdateActionType                 = &model.Op[UpdateActionTypeInput, UpdateActionTypeOutput]{Service: Service, Name: "UpdateActionType", Input: 406, Output: 407, Method: "POST", URI: "/"}
+	OpUpdatePipeline                   = &model.Op[UpdatePipelineInput, UpdatePipelineOutput]{Service: Service, Name: "UpdatePipeline", Input: 408, Output: 409, Method: "POST", URI: "/"}
 )

@@ -58,16 +58,19 @@ type ActionContext struct {
 
 // ActionDeclaration is a shape of AWS's API.
 type ActionDeclaration struct {
-	Name             *string           `json:",omitempty"`
-	ActionTypeId     *ActionTypeId     `json:",omitempty"`
-	RunOrder         *int64            `json:",omitempty"`
-	Configuration    map[string]string `json:",omitempty"`
-	OutputArtifacts  []OutputArtifact  `json:",omitempty"`
-	InputArtifacts   []InputArtifact   `json:",omitempty"`
-	RoleArn          *string           `json:",omitempty"`
-	Region           *string           `json:",omitempty"`
-	Namespace        *string           `json:",omitempty"`
-	TimeoutInMinutes *int64            `json:",omitempty"`
+	Name                 *string               `json:",omitempty"`
+	ActionTypeId         *ActionTypeId         `json:",omitempty"`
+	RunOrder             *int64                `json:",omitempty"`
+	Configuration        map[string]string     `json:",omitempty"`
+	OutputArtifacts      []OutputArtifact      `json:",omitempty"`
+	InputArtifacts       []InputArtifact       `json:",omitempty"`
+	RoleArn              *string               `json:",omitempty"`
+	Region               *string               `json:",omitempty"`
+	Namespace            *string               `json:",omitempty"`
+	TimeoutInMinutes     *int64                `json:",omitempty"`
+	Commands             []string              `json:",omitempty"`
+	OutputVariables      []string              `json:",omitempty"`
+	EnvironmentVariables []EnvironmentVariable `json:",omitempty"`
 }
 
 // ActionExecution is a shape of AWS's API.
@@ -82,6 +85,7 @@ type ActionExecution struct {
 	ExternalExecutionUrl *string       `json:",omitempty"`
 	PercentComplete      *int64        `json:",omitempty"`
 	ErrorDetails         *ErrorDetails `json:",omitempty"`
+	LogStreamARN         *string       `json:",omitempty"`
 }
 
 // ActionExecutionDetail is a shape of AWS's API.
@@ -129,6 +133,7 @@ type ActionExecutionResult struct {
 	ExternalExecutionSummary *string       `json:",omitempty"`
 	ExternalExecutionUrl     *string       `json:",omitempty"`
 	ErrorDetails             *ErrorDetails `json:",omitempty"`
+	LogStreamARN             *string       `json:",omitempty"`
 }
 
 // ActionRevision is a shape of AWS's API.
@@ -374,6 +379,31 @@ type DeleteWebhookInput struct {
 type DeleteWebhookOutput struct {
 }
 
+// DeployActionExecutionTarget is a shape of AWS's API.
+type DeployActionExecutionTarget struct {
+	TargetId   *string             `json:",omitempty"`
+	TargetType *string             `json:",omitempty"`
+	Status     *string             `json:",omitempty"`
+	StartTime  *time.Time          `json:",omitempty"`
+	EndTime    *time.Time          `json:",omitempty"`
+	Events     []DeployTargetEvent `json:",omitempty"`
+}
+
+// DeployTargetEvent is a shape of AWS's API.
+type DeployTargetEvent struct {
+	Name      *string                   `json:",omitempty"`
+	Status    *string                   `json:",omitempty"`
+	StartTime *time.Time                `json:",omitempty"`
+	EndTime   *time.Time                `json:",omitempty"`
+	Context   *DeployTargetEventContext `json:",omitempty"`
+}
+
+// DeployTargetEventContext is a shape of AWS's API.
+type DeployTargetEventContext struct {
+	SsmCommandId *string `json:",omitempty"`
+	Message      *string `json:",omitempty"`
+}
+
 // DeregisterWebhookWithThirdPartyInput is a shape of AWS's API.
 type DeregisterWebhookWithThirdPartyInput struct {
 	WebhookName *string `json:",omitempty"`
@@ -412,6 +442,13 @@ type EncryptionKey struct {
 	Type *string `json:",omitempty"`
 }
 
+// EnvironmentVariable is a shape of AWS's API.
+type EnvironmentVariable struct {
+	Name  *string `json:",omitempty"`
+	Value *string `json:",omitempty"`
+	Type  *string `json:",omitempty"`
+}
+
 // ErrorDetails is a shape of AWS's API.
 type ErrorDetails struct {
 	Code    *string `json:",omitempty"`
@@ -439,8 +476,9 @@ type ExecutorConfiguration struct {
 
 // FailureConditions is a shape of AWS's API.
 type FailureConditions struct {
-	Result     *string     `json:",omitempty"`
-	Conditions []Condition `json:",omitempty"`
+	Result             *string             `json:",omitempty"`
+	Conditions         []Condition         `json:",omitempty"`
+	RetryConfiguration *RetryConfiguration `json:",omitempty"`
 }
 
 // FailureDetails is a shape of AWS's API.
@@ -636,6 +674,21 @@ type ListActionTypesOutput struct {
 	NextToken   *string      `json:",omitempty"`
 }
 
+// ListDeployActionExecutionTargetsInput is a shape of AWS's API.
+type ListDeployActionExecutionTargetsInput struct {
+	PipelineName      *string        `json:",omitempty"`
+	ActionExecutionId *string        `json:",omitempty"`
+	Filters           []TargetFilter `json:",omitempty"`
+	MaxResults        *int64         `json:",omitempty"`
+	NextToken         *string        `json:",omitempty"`
+}
+
+// ListDeployActionExecutionTargetsOutput is a shape of AWS's API.
+type ListDeployActionExecutionTargetsOutput struct {
+	Targets   []DeployActionExecutionTarget `json:",omitempty"`
+	NextToken *string                       `json:",omitempty"`
+}
+
 // ListPipelineExecutionsInput is a shape of AWS's API.
 type ListPipelineExecutionsInput struct {
 	PipelineName *string                  `json:",omitempty"`
@@ -725,7 +778,8 @@ type ListWebhooksOutput struct {
 
 // OutputArtifact is a shape of AWS's API.
 type OutputArtifact struct {
-	Name *string `json:",omitempty"`
+	Name  *string  `json:",omitempty"`
+	Files []string `json:",omitempty"`
 }
 
 // OverrideStageConditionInput is a shape of AWS's API.
@@ -964,6 +1018,11 @@ type ResolvedPipelineVariable struct {
 	ResolvedValue *string `json:",omitempty"`
 }
 
+// RetryConfiguration is a shape of AWS's API.
+type RetryConfiguration struct {
+	RetryMode *string `json:",omitempty"`
+}
+
 // RetryStageExecutionInput is a shape of AWS's API.
 type RetryStageExecutionInput struct {
 	PipelineName        *string `json:",omitempty"`
@@ -975,6 +1034,13 @@ type RetryStageExecutionInput struct {
 // RetryStageExecutionOutput is a shape of AWS's API.
 type RetryStageExecutionOutput struct {
 	PipelineExecutionId *string `json:",omitempty"`
+}
+
+// RetryStageMetadata is a shape of AWS's API.
+type RetryStageMetadata struct {
+	AutoStageRetryAttempt   *int64  `json:",omitempty"`
+	ManualStageRetryAttempt *int64  `json:",omitempty"`
+	LatestRetryTrigger      *string `json:",omitempty"`
 }
 
 // RollbackStageInput is a shape of AWS's API.
@@ -1009,6 +1075,7 @@ type RuleDeclaration struct {
 	RoleArn          *string           `json:",omitempty"`
 	Region           *string           `json:",omitempty"`
 	TimeoutInMinutes *int64            `json:",omitempty"`
+	Commands         []string          `json:",omitempty"`
 }
 
 // RuleExecution is a shape of AWS's API.
@@ -1180,6 +1247,7 @@ type StageState struct {
 	BeforeEntryConditionState *StageConditionState `json:",omitempty"`
 	OnSuccessConditionState   *StageConditionState `json:",omitempty"`
 	OnFailureConditionState   *StageConditionState `json:",omitempty"`
+	RetryStageMetadata        *RetryStageMetadata  `json:",omitempty"`
 }
 
 // StartPipelineExecutionInput is a shape of AWS's API.
@@ -1237,6 +1305,12 @@ type TagResourceInput struct {
 
 // TagResourceOutput is a shape of AWS's API.
 type TagResourceOutput struct {
+}
+
+// TargetFilter is a shape of AWS's API.
+type TargetFilter struct {
+	Name   *string  `json:",omitempty"`
+	Values []string `json:",omitempty"`
 }
 
 // ThirdPartyJob is a shape of AWS's API.

@@ -15,7 +15,9 @@ var Service = &model.Service{
 	Shapes:       shapes,
 	Operations: []string{
 		"AcceptAddressTransfer",
+		"AcceptCapacityReservationBillingOwnership",
 		"AcceptReservedInstancesExchangeQuote",
+		"AcceptTransitGatewayClientVpnAttachment",
 		"AcceptTransitGatewayMulticastDomainAssociations",
 		"AcceptTransitGatewayPeeringAttachment",
 		"AcceptTransitGatewayVpcAttachment",
@@ -30,6 +32,7 @@ var Service = &model.Service{
 		"AssignPrivateIpAddresses",
 		"AssignPrivateNatGatewayAddress",
 		"AssociateAddress",
+		"AssociateCapacityReservationBillingOwner",
 		"AssociateClientVpnTargetNetwork",
 		"AssociateDhcpOptions",
 		"AssociateEnclaveCertificateIamRole",
@@ -38,7 +41,9 @@ var Service = &model.Service{
 		"AssociateIpamByoasn",
 		"AssociateIpamResourceDiscovery",
 		"AssociateNatGatewayAddress",
+		"AssociateRouteServer",
 		"AssociateRouteTable",
+		"AssociateSecurityGroupVpc",
 		"AssociateSubnetCidrBlock",
 		"AssociateTransitGatewayMulticastDomain",
 		"AssociateTransitGatewayPolicyTable",
@@ -59,6 +64,7 @@ var Service = &model.Service{
 		"CancelCapacityReservation",
 		"CancelCapacityReservationFleets",
 		"CancelConversionTask",
+		"CancelDeclarativePoliciesReport",
 		"CancelExportTask",
 		"CancelImageLaunchPermission",
 		"CancelImportTask",
@@ -69,7 +75,10 @@ var Service = &model.Service{
 		"CopyFpgaImage",
 		"CopyImage",
 		"CopySnapshot",
+		"CopyVolumes",
+		"CreateCapacityManagerDataExport",
 		"CreateCapacityReservation",
+		"CreateCapacityReservationBySplitting",
 		"CreateCapacityReservationFleet",
 		"CreateCarrierGateway",
 		"CreateClientVpnEndpoint",
@@ -79,19 +88,25 @@ var Service = &model.Service{
 		"CreateCustomerGateway",
 		"CreateDefaultSubnet",
 		"CreateDefaultVpc",
+		"CreateDelegateMacVolumeOwnershipTask",
 		"CreateDhcpOptions",
 		"CreateEgressOnlyInternetGateway",
 		"CreateFleet",
 		"CreateFlowLogs",
 		"CreateFpgaImage",
 		"CreateImage",
+		"CreateImageUsageReport",
 		"CreateInstanceConnectEndpoint",
 		"CreateInstanceEventWindow",
 		"CreateInstanceExportTask",
 		"CreateInternetGateway",
+		"CreateInterruptibleCapacityReservationAllocation",
 		"CreateIpam",
 		"CreateIpamExternalResourceVerificationToken",
+		"CreateIpamPolicy",
 		"CreateIpamPool",
+		"CreateIpamPrefixListResolver",
+		"CreateIpamPrefixListResolverTarget",
 		"CreateIpamResourceDiscovery",
 		"CreateIpamScope",
 		"CreateKeyPair",
@@ -101,6 +116,9 @@ var Service = &model.Service{
 		"CreateLocalGatewayRouteTable",
 		"CreateLocalGatewayRouteTableVirtualInterfaceGroupAssociation",
 		"CreateLocalGatewayRouteTableVpcAssociation",
+		"CreateLocalGatewayVirtualInterface",
+		"CreateLocalGatewayVirtualInterfaceGroup",
+		"CreateMacSystemIntegrityProtectionModificationTask",
 		"CreateManagedPrefixList",
 		"CreateNatGateway",
 		"CreateNetworkAcl",
@@ -115,7 +133,12 @@ var Service = &model.Service{
 		"CreateReservedInstancesListing",
 		"CreateRestoreImageTask",
 		"CreateRoute",
+		"CreateRouteServer",
+		"CreateRouteServerEndpoint",
+		"CreateRouteServerPeer",
 		"CreateRouteTable",
+		"CreateSecondaryNetwork",
+		"CreateSecondarySubnet",
 		"CreateSecurityGroup",
 		"CreateSnapshot",
 		"CreateSnapshots",
@@ -131,6 +154,8 @@ var Service = &model.Service{
 		"CreateTransitGateway",
 		"CreateTransitGatewayConnect",
 		"CreateTransitGatewayConnectPeer",
+		"CreateTransitGatewayMeteringPolicy",
+		"CreateTransitGatewayMeteringPolicyEntry",
 		"CreateTransitGatewayMulticastDomain",
 		"CreateTransitGatewayPeeringAttachment",
 		"CreateTransitGatewayPolicyTable",
@@ -145,13 +170,17 @@ var Service = &model.Service{
 		"CreateVerifiedAccessTrustProvider",
 		"CreateVolume",
 		"CreateVpc",
+		"CreateVpcBlockPublicAccessExclusion",
+		"CreateVpcEncryptionControl",
 		"CreateVpcEndpoint",
 		"CreateVpcEndpointConnectionNotification",
 		"CreateVpcEndpointServiceConfiguration",
 		"CreateVpcPeeringConnection",
+		"CreateVpnConcentrator",
 		"CreateVpnConnection",
 		"CreateVpnConnectionRoute",
 		"CreateVpnGateway",
+		"DeleteCapacityManagerDataExport",
 		"DeleteCarrierGateway",
 		"DeleteClientVpnEndpoint",
 		"DeleteClientVpnRoute",
@@ -163,12 +192,16 @@ var Service = &model.Service{
 		"DeleteFleets",
 		"DeleteFlowLogs",
 		"DeleteFpgaImage",
+		"DeleteImageUsageReport",
 		"DeleteInstanceConnectEndpoint",
 		"DeleteInstanceEventWindow",
 		"DeleteInternetGateway",
 		"DeleteIpam",
 		"DeleteIpamExternalResourceVerificationToken",
+		"DeleteIpamPolicy",
 		"DeleteIpamPool",
+		"DeleteIpamPrefixListResolver",
+		"DeleteIpamPrefixListResolverTarget",
 		"DeleteIpamResourceDiscovery",
 		"DeleteIpamScope",
 		"DeleteKeyPair",
@@ -178,6 +211,8 @@ var Service = &model.Service{
 		"DeleteLocalGatewayRouteTable",
 		"DeleteLocalGatewayRouteTableVirtualInterfaceGroupAssociation",
 		"DeleteLocalGatewayRouteTableVpcAssociation",
+		"DeleteLocalGatewayVirtualInterface",
+		"DeleteLocalGatewayVirtualInterfaceGroup",
 		"DeleteManagedPrefixList",
 		"DeleteNatGateway",
 		"DeleteNetworkAcl",
@@ -192,7 +227,12 @@ var Service = &model.Service{
 		"DeletePublicIpv4Pool",
 		"DeleteQueuedReservedInstances",
 		"DeleteRoute",
+		"DeleteRouteServer",
+		"DeleteRouteServerEndpoint",
+		"DeleteRouteServerPeer",
 		"DeleteRouteTable",
+		"DeleteSecondaryNetwork",
+		"DeleteSecondarySubnet",
 		"DeleteSecurityGroup",
 		"DeleteSnapshot",
 		"DeleteSpotDatafeedSubscription",
@@ -204,8 +244,11 @@ var Service = &model.Service{
 		"DeleteTrafficMirrorSession",
 		"DeleteTrafficMirrorTarget",
 		"DeleteTransitGateway",
+		"DeleteTransitGatewayClientVpnAttachment",
 		"DeleteTransitGatewayConnect",
 		"DeleteTransitGatewayConnectPeer",
+		"DeleteTransitGatewayMeteringPolicy",
+		"DeleteTransitGatewayMeteringPolicyEntry",
 		"DeleteTransitGatewayMulticastDomain",
 		"DeleteTransitGatewayPeeringAttachment",
 		"DeleteTransitGatewayPolicyTable",
@@ -220,10 +263,13 @@ var Service = &model.Service{
 		"DeleteVerifiedAccessTrustProvider",
 		"DeleteVolume",
 		"DeleteVpc",
+		"DeleteVpcBlockPublicAccessExclusion",
+		"DeleteVpcEncryptionControl",
 		"DeleteVpcEndpointConnectionNotifications",
 		"DeleteVpcEndpointServiceConfigurations",
 		"DeleteVpcEndpoints",
 		"DeleteVpcPeeringConnection",
+		"DeleteVpnConcentrator",
 		"DeleteVpnConnection",
 		"DeleteVpnConnectionRoute",
 		"DeleteVpnGateway",
@@ -244,8 +290,15 @@ var Service = &model.Service{
 		"DescribeAwsNetworkPerformanceMetricSubscriptions",
 		"DescribeBundleTasks",
 		"DescribeByoipCidrs",
+		"DescribeCapacityBlockExtensionHistory",
+		"DescribeCapacityBlockExtensionOfferings",
 		"DescribeCapacityBlockOfferings",
+		"DescribeCapacityBlockStatus",
+		"DescribeCapacityBlocks",
+		"DescribeCapacityManagerDataExports",
+		"DescribeCapacityReservationBillingRequests",
 		"DescribeCapacityReservationFleets",
+		"DescribeCapacityReservationTopology",
 		"DescribeCapacityReservations",
 		"DescribeCarrierGateways",
 		"DescribeClassicLinkInstances",
@@ -257,6 +310,7 @@ var Service = &model.Service{
 		"DescribeCoipPools",
 		"DescribeConversionTasks",
 		"DescribeCustomerGateways",
+		"DescribeDeclarativePoliciesReports",
 		"DescribeDhcpOptions",
 		"DescribeEgressOnlyInternetGateways",
 		"DescribeElasticGpus",
@@ -277,6 +331,9 @@ var Service = &model.Service{
 		"DescribeIdFormat",
 		"DescribeIdentityIdFormat",
 		"DescribeImageAttribute",
+		"DescribeImageReferences",
+		"DescribeImageUsageReportEntries",
+		"DescribeImageUsageReports",
 		"DescribeImages",
 		"DescribeImportImageTasks",
 		"DescribeImportSnapshotTasks",
@@ -285,6 +342,9 @@ var Service = &model.Service{
 		"DescribeInstanceCreditSpecifications",
 		"DescribeInstanceEventNotificationAttributes",
 		"DescribeInstanceEventWindows",
+		"DescribeInstanceImageMetadata",
+		"DescribeInstanceSqlHaHistoryStates",
+		"DescribeInstanceSqlHaStates",
 		"DescribeInstanceStatus",
 		"DescribeInstanceTopology",
 		"DescribeInstanceTypeOfferings",
@@ -293,7 +353,11 @@ var Service = &model.Service{
 		"DescribeInternetGateways",
 		"DescribeIpamByoasn",
 		"DescribeIpamExternalResourceVerificationTokens",
+		"DescribeIpamPolicies",
+		"DescribeIpamPoolAllocations",
 		"DescribeIpamPools",
+		"DescribeIpamPrefixListResolverTargets",
+		"DescribeIpamPrefixListResolvers",
 		"DescribeIpamResourceDiscoveries",
 		"DescribeIpamResourceDiscoveryAssociations",
 		"DescribeIpamScopes",
@@ -310,6 +374,7 @@ var Service = &model.Service{
 		"DescribeLocalGateways",
 		"DescribeLockedSnapshots",
 		"DescribeMacHosts",
+		"DescribeMacModificationTasks",
 		"DescribeManagedPrefixLists",
 		"DescribeMovingAddresses",
 		"DescribeNatGateways",
@@ -321,6 +386,7 @@ var Service = &model.Service{
 		"DescribeNetworkInterfaceAttribute",
 		"DescribeNetworkInterfacePermissions",
 		"DescribeNetworkInterfaces",
+		"DescribeOutpostLags",
 		"DescribePlacementGroups",
 		"DescribePrefixLists",
 		"DescribePrincipalIdFormat",
@@ -331,12 +397,20 @@ var Service = &model.Service{
 		"DescribeReservedInstancesListings",
 		"DescribeReservedInstancesModifications",
 		"DescribeReservedInstancesOfferings",
+		"DescribeRouteServerEndpoints",
+		"DescribeRouteServerPeers",
+		"DescribeRouteServers",
 		"DescribeRouteTables",
 		"DescribeScheduledInstanceAvailability",
 		"DescribeScheduledInstances",
+		"DescribeSecondaryInterfaces",
+		"DescribeSecondaryNetworks",
+		"DescribeSecondarySubnets",
 		"DescribeSecurityGroupReferences",
 		"DescribeSecurityGroupRules",
+		"DescribeSecurityGroupVpcAssociations",
 		"DescribeSecurityGroups",
+		"DescribeServiceLinkVirtualInterfaces",
 		"DescribeSnapshotAttribute",
 		"DescribeSnapshotTierStatus",
 		"DescribeSnapshots",
@@ -357,6 +431,7 @@ var Service = &model.Service{
 		"DescribeTransitGatewayAttachments",
 		"DescribeTransitGatewayConnectPeers",
 		"DescribeTransitGatewayConnects",
+		"DescribeTransitGatewayMeteringPolicies",
 		"DescribeTransitGatewayMulticastDomains",
 		"DescribeTransitGatewayPeeringAttachments",
 		"DescribeTransitGatewayPolicyTables",
@@ -375,8 +450,12 @@ var Service = &model.Service{
 		"DescribeVolumes",
 		"DescribeVolumesModifications",
 		"DescribeVpcAttribute",
+		"DescribeVpcBlockPublicAccessExclusions",
+		"DescribeVpcBlockPublicAccessOptions",
 		"DescribeVpcClassicLink",
 		"DescribeVpcClassicLinkDnsSupport",
+		"DescribeVpcEncryptionControls",
+		"DescribeVpcEndpointAssociations",
 		"DescribeVpcEndpointConnectionNotifications",
 		"DescribeVpcEndpointConnections",
 		"DescribeVpcEndpointServiceConfigurations",
@@ -385,6 +464,7 @@ var Service = &model.Service{
 		"DescribeVpcEndpoints",
 		"DescribeVpcPeeringConnections",
 		"DescribeVpcs",
+		"DescribeVpnConcentrators",
 		"DescribeVpnConnections",
 		"DescribeVpnGateways",
 		"DetachClassicLinkVpc",
@@ -394,7 +474,9 @@ var Service = &model.Service{
 		"DetachVolume",
 		"DetachVpnGateway",
 		"DisableAddressTransfer",
+		"DisableAllowedImagesSettings",
 		"DisableAwsNetworkPerformanceMetricSubscription",
+		"DisableCapacityManager",
 		"DisableEbsEncryptionByDefault",
 		"DisableFastLaunch",
 		"DisableFastSnapshotRestores",
@@ -402,7 +484,10 @@ var Service = &model.Service{
 		"DisableImageBlockPublicAccess",
 		"DisableImageDeprecation",
 		"DisableImageDeregistrationProtection",
+		"DisableInstanceSqlHaStandbyDetections",
 		"DisableIpamOrganizationAdminAccount",
+		"DisableIpamPolicy",
+		"DisableRouteServerPropagation",
 		"DisableSerialConsoleAccess",
 		"DisableSnapshotBlockPublicAccess",
 		"DisableTransitGatewayRouteTablePropagation",
@@ -410,6 +495,7 @@ var Service = &model.Service{
 		"DisableVpcClassicLink",
 		"DisableVpcClassicLinkDnsSupport",
 		"DisassociateAddress",
+		"DisassociateCapacityReservationBillingOwner",
 		"DisassociateClientVpnTargetNetwork",
 		"DisassociateEnclaveCertificateIamRole",
 		"DisassociateIamInstanceProfile",
@@ -417,7 +503,9 @@ var Service = &model.Service{
 		"DisassociateIpamByoasn",
 		"DisassociateIpamResourceDiscovery",
 		"DisassociateNatGatewayAddress",
+		"DisassociateRouteServer",
 		"DisassociateRouteTable",
+		"DisassociateSecurityGroupVpc",
 		"DisassociateSubnetCidrBlock",
 		"DisassociateTransitGatewayMulticastDomain",
 		"DisassociateTransitGatewayPolicyTable",
@@ -425,7 +513,9 @@ var Service = &model.Service{
 		"DisassociateTrunkInterface",
 		"DisassociateVpcCidrBlock",
 		"EnableAddressTransfer",
+		"EnableAllowedImagesSettings",
 		"EnableAwsNetworkPerformanceMetricSubscription",
+		"EnableCapacityManager",
 		"EnableEbsEncryptionByDefault",
 		"EnableFastLaunch",
 		"EnableFastSnapshotRestores",
@@ -433,8 +523,11 @@ var Service = &model.Service{
 		"EnableImageBlockPublicAccess",
 		"EnableImageDeprecation",
 		"EnableImageDeregistrationProtection",
+		"EnableInstanceSqlHaStandbyDetections",
 		"EnableIpamOrganizationAdminAccount",
+		"EnableIpamPolicy",
 		"EnableReachabilityAnalyzerOrganizationSharing",
+		"EnableRouteServerPropagation",
 		"EnableSerialConsoleAccess",
 		"EnableSnapshotBlockPublicAccess",
 		"EnableTransitGatewayRouteTablePropagation",
@@ -446,19 +539,29 @@ var Service = &model.Service{
 		"ExportClientVpnClientConfiguration",
 		"ExportImage",
 		"ExportTransitGatewayRoutes",
+		"ExportVerifiedAccessInstanceClientConfiguration",
+		"GetActiveVpnTunnelStatus",
+		"GetAllowedImagesSettings",
 		"GetAssociatedEnclaveCertificateIamRoles",
 		"GetAssociatedIpv6PoolCidrs",
 		"GetAwsNetworkPerformanceData",
+		"GetCapacityManagerAttributes",
+		"GetCapacityManagerMetricData",
+		"GetCapacityManagerMetricDimensions",
+		"GetCapacityManagerMonitoredTagKeys",
 		"GetCapacityReservationUsage",
 		"GetCoipPoolUsage",
 		"GetConsoleOutput",
 		"GetConsoleScreenshot",
+		"GetDeclarativePoliciesReportSummary",
 		"GetDefaultCreditSpecification",
 		"GetEbsDefaultKmsKeyId",
 		"GetEbsEncryptionByDefault",
+		"GetEnabledIpamPolicy",
 		"GetFlowLogsIntegrationTemplate",
 		"GetGroupsForCapacityReservation",
 		"GetHostReservationPurchasePreview",
+		"GetImageAncestry",
 		"GetImageBlockPublicAccessState",
 		"GetInstanceMetadataDefaults",
 		"GetInstanceTpmEkPub",
@@ -468,22 +571,32 @@ var Service = &model.Service{
 		"GetIpamDiscoveredAccounts",
 		"GetIpamDiscoveredPublicAddresses",
 		"GetIpamDiscoveredResourceCidrs",
+		"GetIpamPolicyAllocationRules",
+		"GetIpamPolicyOrganizationTargets",
 		"GetIpamPoolAllocations",
 		"GetIpamPoolCidrs",
+		"GetIpamPrefixListResolverRules",
+		"GetIpamPrefixListResolverVersionEntries",
+		"GetIpamPrefixListResolverVersions",
 		"GetIpamResourceCidrs",
 		"GetLaunchTemplateData",
 		"GetManagedPrefixListAssociations",
 		"GetManagedPrefixListEntries",
+		"GetManagedResourceVisibility",
 		"GetNetworkInsightsAccessScopeAnalysisFindings",
 		"GetNetworkInsightsAccessScopeContent",
 		"GetPasswordData",
 		"GetReservedInstancesExchangeQuote",
+		"GetRouteServerAssociations",
+		"GetRouteServerPropagations",
+		"GetRouteServerRoutingDatabase",
 		"GetSecurityGroupsForVpc",
 		"GetSerialConsoleAccessStatus",
 		"GetSnapshotBlockPublicAccessState",
 		"GetSpotPlacementScores",
 		"GetSubnetCidrReservations",
 		"GetTransitGatewayAttachmentPropagations",
+		"GetTransitGatewayMeteringPolicyEntries",
 		"GetTransitGatewayMulticastDomainAssociations",
 		"GetTransitGatewayPolicyTableAssociations",
 		"GetTransitGatewayPolicyTableEntries",
@@ -491,7 +604,9 @@ var Service = &model.Service{
 		"GetTransitGatewayRouteTableAssociations",
 		"GetTransitGatewayRouteTablePropagations",
 		"GetVerifiedAccessEndpointPolicy",
+		"GetVerifiedAccessEndpointTargets",
 		"GetVerifiedAccessGroupPolicy",
+		"GetVpcResourcesBlockingEncryptionEnforcement",
 		"GetVpnConnectionDeviceSampleConfiguration",
 		"GetVpnConnectionDeviceTypes",
 		"GetVpnTunnelReplacementStatus",
@@ -503,6 +618,7 @@ var Service = &model.Service{
 		"ImportVolume",
 		"ListImagesInRecycleBin",
 		"ListSnapshotsInRecycleBin",
+		"ListVolumesInRecycleBin",
 		"LockSnapshot",
 		"ModifyAddressAttribute",
 		"ModifyAvailabilityZoneGroup",
@@ -519,24 +635,34 @@ var Service = &model.Service{
 		"ModifyImageAttribute",
 		"ModifyInstanceAttribute",
 		"ModifyInstanceCapacityReservationAttributes",
+		"ModifyInstanceConnectEndpoint",
+		"ModifyInstanceCpuOptions",
 		"ModifyInstanceCreditSpecification",
 		"ModifyInstanceEventStartTime",
 		"ModifyInstanceEventWindow",
 		"ModifyInstanceMaintenanceOptions",
 		"ModifyInstanceMetadataDefaults",
 		"ModifyInstanceMetadataOptions",
+		"ModifyInstanceNetworkPerformanceOptions",
 		"ModifyInstancePlacement",
 		"ModifyIpam",
+		"ModifyIpamPolicyAllocationRules",
 		"ModifyIpamPool",
+		"ModifyIpamPoolAllocation",
+		"ModifyIpamPrefixListResolver",
+		"ModifyIpamPrefixListResolverTarget",
 		"ModifyIpamResourceCidr",
 		"ModifyIpamResourceDiscovery",
 		"ModifyIpamScope",
 		"ModifyLaunchTemplate",
 		"ModifyLocalGatewayRoute",
 		"ModifyManagedPrefixList",
+		"ModifyManagedResourceVisibility",
 		"ModifyNetworkInterfaceAttribute",
 		"ModifyPrivateDnsNameOptions",
+		"ModifyPublicIpDnsNameOptions",
 		"ModifyReservedInstances",
+		"ModifyRouteServer",
 		"ModifySecurityGroupRules",
 		"ModifySnapshotAttribute",
 		"ModifySnapshotTier",
@@ -546,6 +672,7 @@ var Service = &model.Service{
 		"ModifyTrafficMirrorFilterRule",
 		"ModifyTrafficMirrorSession",
 		"ModifyTransitGateway",
+		"ModifyTransitGatewayMeteringPolicy",
 		"ModifyTransitGatewayPrefixListReference",
 		"ModifyTransitGatewayVpcAttachment",
 		"ModifyVerifiedAccessEndpoint",
@@ -558,6 +685,9 @@ var Service = &model.Service{
 		"ModifyVolume",
 		"ModifyVolumeAttribute",
 		"ModifyVpcAttribute",
+		"ModifyVpcBlockPublicAccessExclusion",
+		"ModifyVpcBlockPublicAccessOptions",
+		"ModifyVpcEncryptionControl",
 		"ModifyVpcEndpoint",
 		"ModifyVpcEndpointConnectionNotification",
 		"ModifyVpcEndpointServiceConfiguration",
@@ -572,11 +702,13 @@ var Service = &model.Service{
 		"MonitorInstances",
 		"MoveAddressToVpc",
 		"MoveByoipCidrToIpam",
+		"MoveCapacityReservationInstances",
 		"ProvisionByoipCidr",
 		"ProvisionIpamByoasn",
 		"ProvisionIpamPoolCidr",
 		"ProvisionPublicIpv4PoolCidr",
 		"PurchaseCapacityBlock",
+		"PurchaseCapacityBlockExtension",
 		"PurchaseHostReservation",
 		"PurchaseReservedInstancesOffering",
 		"PurchaseScheduledInstances",
@@ -585,6 +717,8 @@ var Service = &model.Service{
 		"RegisterInstanceEventNotificationAttributes",
 		"RegisterTransitGatewayMulticastGroupMembers",
 		"RegisterTransitGatewayMulticastGroupSources",
+		"RejectCapacityReservationBillingOwnership",
+		"RejectTransitGatewayClientVpnAttachment",
 		"RejectTransitGatewayMulticastDomainAssociations",
 		"RejectTransitGatewayPeeringAttachment",
 		"RejectTransitGatewayVpcAttachment",
@@ -594,6 +728,7 @@ var Service = &model.Service{
 		"ReleaseHosts",
 		"ReleaseIpamPoolAllocation",
 		"ReplaceIamInstanceProfileAssociation",
+		"ReplaceImageCriteriaInAllowedImagesSettings",
 		"ReplaceNetworkAclAssociation",
 		"ReplaceNetworkAclEntry",
 		"ReplaceRoute",
@@ -615,6 +750,7 @@ var Service = &model.Service{
 		"RestoreManagedPrefixListVersion",
 		"RestoreSnapshotFromRecycleBin",
 		"RestoreSnapshotTier",
+		"RestoreVolumeFromRecycleBin",
 		"RevokeClientVpnIngress",
 		"RevokeSecurityGroupEgress",
 		"RevokeSecurityGroupIngress",
@@ -624,6 +760,7 @@ var Service = &model.Service{
 		"SearchTransitGatewayMulticastGroups",
 		"SearchTransitGatewayRoutes",
 		"SendDiagnosticInterrupt",
+		"StartDeclarativePoliciesReport",
 		"StartInstances",
 		"StartNetworkInsightsAccessScopeAnalysis",
 		"StartNetworkInsightsAnalysis",
@@ -636,6 +773,9 @@ var Service = &model.Service{
 		"UnassignPrivateNatGatewayAddress",
 		"UnlockSnapshot",
 		"UnmonitorInstances",
+		"UpdateCapacityManagerMonitoredTagKeys",
+		"UpdateCapacityManagerOrganizationsAccess",
+		"UpdateInterruptibleCapacityReservationAllocation",
 		"UpdateSecurityGroupRuleDescriptionsEgress",
 		"UpdateSecurityGroupRuleDescriptionsIngress",
 		"WithdrawByoipCidr",
@@ -644,133 +784,133 @@ var Service = &model.Service{
 
 // The operations that are generated.
 var (
-	OpAllocateAddress                            = &model.Op[AllocateAddressInput, AllocateAddressOutput]{Service: Service, Name: "AllocateAddress", Input: 0, Output: 11, Method: "POST", URI: "/"}
-	OpAssociateAddress                           = &model.Op[AssociateAddressInput, AssociateAddressOutput]{Service: Service, Name: "AssociateAddress", Input: 12, Output: 17, Method: "POST", URI: "/"}
-	OpAssociateIamInstanceProfile                = &model.Op[AssociateIamInstanceProfileInput, AssociateIamInstanceProfileOutput]{Service: Service, Name: "AssociateIamInstanceProfile", Input: 18, Output: 20, Method: "POST", URI: "/"}
-	OpAssociateRouteTable                        = &model.Op[AssociateRouteTableInput, AssociateRouteTableOutput]{Service: Service, Name: "AssociateRouteTable", Input: 25, Output: 29, Method: "POST", URI: "/"}
-	OpAttachInternetGateway                      = &model.Op[AttachInternetGatewayInput, AttachInternetGatewayOutput]{Service: Service, Name: "AttachInternetGateway", Input: 32, Output: 35, Method: "POST", URI: "/"}
-	OpAttachNetworkInterface                     = &model.Op[AttachNetworkInterfaceInput, AttachNetworkInterfaceOutput]{Service: Service, Name: "AttachNetworkInterface", Input: 36, Output: 40, Method: "POST", URI: "/"}
-	OpAttachVolume                               = &model.Op[AttachVolumeInput, AttachVolumeOutput]{Service: Service, Name: "AttachVolume", Input: 41, Output: 43, Method: "POST", URI: "/"}
-	OpAuthorizeSecurityGroupEgress               = &model.Op[AuthorizeSecurityGroupEgressInput, AuthorizeSecurityGroupEgressOutput]{Service: Service, Name: "AuthorizeSecurityGroupEgress", Input: 45, Output: 57, Method: "POST", URI: "/"}
-	OpAuthorizeSecurityGroupIngress              = &model.Op[AuthorizeSecurityGroupIngressInput, AuthorizeSecurityGroupIngressOutput]{Service: Service, Name: "AuthorizeSecurityGroupIngress", Input: 63, Output: 65, Method: "POST", URI: "/"}
-	OpCopyImage                                  = &model.Op[CopyImageInput, CopyImageOutput]{Service: Service, Name: "CopyImage", Input: 66, Output: 68, Method: "POST", URI: "/"}
-	OpCreateDefaultSubnet                        = &model.Op[CreateDefaultSubnetInput, CreateDefaultSubnetOutput]{Service: Service, Name: "CreateDefaultSubnet", Input: 69, Output: 71, Method: "POST", URI: "/"}
-	OpCreateDefaultVpc                           = &model.Op[CreateDefaultVpcInput, CreateDefaultVpcOutput]{Service: Service, Name: "CreateDefaultVpc", Input: 82, Output: 83, Method: "POST", URI: "/"}
-	OpCreateImage                                = &model.Op[CreateImageInput, CreateImageOutput]{Service: Service, Name: "CreateImage", Input: 93, Output: 99, Method: "POST", URI: "/"}
-	OpCreateInternetGateway                      = &model.Op[CreateInternetGatewayInput, CreateInternetGatewayOutput]{Service: Service, Name: "CreateInternetGateway", Input: 100, Output: 101, Method: "POST", URI: "/"}
-	OpCreateKeyPair                              = &model.Op[CreateKeyPairInput, CreateKeyPairOutput]{Service: Service, Name: "CreateKeyPair", Input: 106, Output: 109, Method: "POST", URI: "/"}
-	OpCreateLaunchTemplate                       = &model.Op[CreateLaunchTemplateInput, CreateLaunchTemplateOutput]{Service: Service, Name: "CreateLaunchTemplate", Input: 111, Output: 206, Method: "POST", URI: "/"}
-	OpCreateLaunchTemplateVersion                = &model.Op[CreateLaunchTemplateVersionInput, CreateLaunchTemplateVersionOutput]{Service: Service, Name: "CreateLaunchTemplateVersion", Input: 212, Output: 214, Method: "POST", URI: "/"}
-	OpCreateNatGateway                           = &model.Op[CreateNatGatewayInput, CreateNatGatewayOutput]{Service: Service, Name: "CreateNatGateway", Input: 266, Output: 271, Method: "POST", URI: "/"}
-	OpCreateNetworkInterface                     = &model.Op[CreateNetworkInterfaceInput, CreateNetworkInterfaceOutput]{Service: Service, Name: "CreateNetworkInterface", Input: 278, Output: 280, Method: "POST", URI: "/"}
-	OpCreatePlacementGroup                       = &model.Op[CreatePlacementGroupInput, CreatePlacementGroupOutput]{Service: Service, Name: "CreatePlacementGroup", Input: 299, Output: 302, Method: "POST", URI: "/"}
-	OpCreateRoute                                = &model.Op[CreateRouteInput, CreateRouteOutput]{Service: Service, Name: "CreateRoute", Input: 305, Output: 314, Method: "POST", URI: "/"}
-	OpCreateRouteTable                           = &model.Op[CreateRouteTableInput, CreateRouteTableOutput]{Service: Service, Name: "CreateRouteTable", Input: 315, Output: 316, Method: "POST", URI: "/"}
-	OpCreateSecurityGroup                        = &model.Op[CreateSecurityGroupInput, CreateSecurityGroupOutput]{Service: Service, Name: "CreateSecurityGroup", Input: 326, Output: 327, Method: "POST", URI: "/"}
-	OpCreateSnapshot                             = &model.Op[CreateSnapshotInput, CreateSnapshotOutput]{Service: Service, Name: "CreateSnapshot", Input: 328, Output: 329, Method: "POST", URI: "/"}
-	OpCreateSubnet                               = &model.Op[CreateSubnetInput, CreateSubnetOutput]{Service: Service, Name: "CreateSubnet", Input: 334, Output: 337, Method: "POST", URI: "/"}
-	OpCreateTags                                 = &model.Op[CreateTagsInput, CreateTagsOutput]{Service: Service, Name: "CreateTags", Input: 338, Output: 341, Method: "POST", URI: "/"}
-	OpCreateVolume                               = &model.Op[CreateVolumeInput, CreateVolumeOutput]{Service: Service, Name: "CreateVolume", Input: 342, Output: 343, Method: "POST", URI: "/"}
-	OpCreateVpc                                  = &model.Op[CreateVpcInput, CreateVpcOutput]{Service: Service, Name: "CreateVpc", Input: 347, Output: 349, Method: "POST", URI: "/"}
-	OpCreateVpcEndpoint                          = &model.Op[CreateVpcEndpointInput, CreateVpcEndpointOutput]{Service: Service, Name: "CreateVpcEndpoint", Input: 350, Output: 360, Method: "POST", URI: "/"}
-	OpDeleteInternetGateway                      = &model.Op[DeleteInternetGatewayInput, DeleteInternetGatewayOutput]{Service: Service, Name: "DeleteInternetGateway", Input: 369, Output: 370, Method: "POST", URI: "/"}
-	OpDeleteKeyPair                              = &model.Op[DeleteKeyPairInput, DeleteKeyPairOutput]{Service: Service, Name: "DeleteKeyPair", Input: 371, Output: 373, Method: "POST", URI: "/"}
-	OpDeleteLaunchTemplate                       = &model.Op[DeleteLaunchTemplateInput, DeleteLaunchTemplateOutput]{Service: Service, Name: "DeleteLaunchTemplate", Input: 374, Output: 375, Method: "POST", URI: "/"}
-	OpDeleteLaunchTemplateVersions               = &model.Op[DeleteLaunchTemplateVersionsInput, DeleteLaunchTemplateVersionsOutput]{Service: Service, Name: "DeleteLaunchTemplateVersions", Input: 376, Output: 378, Method: "POST", URI: "/"}
-	OpDeleteNatGateway                           = &model.Op[DeleteNatGatewayInput, DeleteNatGatewayOutput]{Service: Service, Name: "DeleteNatGateway", Input: 385, Output: 386, Method: "POST", URI: "/"}
-	OpDeleteNetworkInterface                     = &model.Op[DeleteNetworkInterfaceInput, DeleteNetworkInterfaceOutput]{Service: Service, Name: "DeleteNetworkInterface", Input: 387, Output: 388, Method: "POST", URI: "/"}
-	OpDeletePlacementGroup                       = &model.Op[DeletePlacementGroupInput, DeletePlacementGroupOutput]{Service: Service, Name: "DeletePlacementGroup", Input: 389, Output: 390, Method: "POST", URI: "/"}
-	OpDeleteRoute                                = &model.Op[DeleteRouteInput, DeleteRouteOutput]{Service: Service, Name: "DeleteRoute", Input: 391, Output: 392, Method: "POST", URI: "/"}
-	OpDeleteRouteTable                           = &model.Op[DeleteRouteTableInput, DeleteRouteTableOutput]{Service: Service, Name: "DeleteRouteTable", Input: 393, Output: 394, Method: "POST", URI: "/"}
-	OpDeleteSecurityGroup                        = &model.Op[DeleteSecurityGroupInput, DeleteSecurityGroupOutput]{Service: Service, Name: "DeleteSecurityGroup", Input: 395, Output: 396, Method: "POST", URI: "/"}
-	OpDeleteSnapshot                             = &model.Op[DeleteSnapshotInput, DeleteSnapshotOutput]{Service: Service, Name: "DeleteSnapshot", Input: 397, Output: 398, Method: "POST", URI: "/"}
-	OpDeleteSubnet                               = &model.Op[DeleteSubnetInput, DeleteSubnetOutput]{Service: Service, Name: "DeleteSubnet", Input: 399, Output: 400, Method: "POST", URI: "/"}
-	OpDeleteTags                                 = &model.Op[DeleteTagsInput, DeleteTagsOutput]{Service: Service, Name: "DeleteTags", Input: 401, Output: 402, Method: "POST", URI: "/"}
-	OpDeleteVolume                               = &model.Op[DeleteVolumeInput, DeleteVolumeOutput]{Service: Service, Name: "DeleteVolume", Input: 403, Output: 404, Method: "POST", URI: "/"}
-	OpDeleteVpc                                  = &model.Op[DeleteVpcInput, DeleteVpcOutput]{Service: Service, Name: "DeleteVpc", Input: 405, Output: 406, Method: "POST", URI: "/"}
-	OpDeleteVpcEndpoints                         = &model.Op[DeleteVpcEndpointsInput, DeleteVpcEndpointsOutput]{Service: Service, Name: "DeleteVpcEndpoints", Input: 407, Output: 409, Method: "POST", URI: "/"}
-	OpDeregisterImage                            = &model.Op[DeregisterImageInput, DeregisterImageOutput]{Service: Service, Name: "DeregisterImage", Input: 413, Output: 414, Method: "POST", URI: "/"}
-	OpDescribeAccountAttributes                  = &model.Op[DescribeAccountAttributesInput, DescribeAccountAttributesOutput]{Service: Service, Name: "DescribeAccountAttributes", Input: 415, Output: 418, Method: "POST", URI: "/"}
-	OpDescribeAddresses                          = &model.Op[DescribeAddressesInput, DescribeAddressesOutput]{Service: Service, Name: "DescribeAddresses", Input: 423, Output: 427, Method: "POST", URI: "/"}
-	OpDescribeAvailabilityZones                  = &model.Op[DescribeAvailabilityZonesInput, DescribeAvailabilityZonesOutput]{Service: Service, Name: "DescribeAvailabilityZones", Input: 430, Output: 433, Method: "POST", URI: "/"}
-	OpDescribeCapacityReservations               = &model.Op[DescribeCapacityReservationsInput, DescribeCapacityReservationsOutput]{Service: Service, Name: "DescribeCapacityReservations", Input: 440, Output: 443, Method: "POST", URI: "/"}
-	OpDescribeDhcpOptions                        = &model.Op[DescribeDhcpOptionsInput, DescribeDhcpOptionsOutput]{Service: Service, Name: "DescribeDhcpOptions", Input: 457, Output: 461, Method: "POST", URI: "/"}
-	OpDescribeHosts                              = &model.Op[DescribeHostsInput, DescribeHostsOutput]{Service: Service, Name: "DescribeHosts", Input: 468, Output: 470, Method: "POST", URI: "/"}
-	OpDescribeIamInstanceProfileAssociations     = &model.Op[DescribeIamInstanceProfileAssociationsInput, DescribeIamInstanceProfileAssociationsOutput]{Service: Service, Name: "DescribeIamInstanceProfileAssociations", Input: 485, Output: 490, Method: "POST", URI: "/"}
-	OpDescribeImageAttribute                     = &model.Op[DescribeImageAttributeInput, DescribeImageAttributeOutput]{Service: Service, Name: "DescribeImageAttribute", Input: 492, Output: 494, Method: "POST", URI: "/"}
-	OpDescribeImages                             = &model.Op[DescribeImagesInput, DescribeImagesOutput]{Service: Service, Name: "DescribeImages", Input: 502, Output: 506, Method: "POST", URI: "/"}
-	OpDescribeInstanceAttribute                  = &model.Op[DescribeInstanceAttributeInput, DescribeInstanceAttributeOutput]{Service: Service, Name: "DescribeInstanceAttribute", Input: 520, Output: 522, Method: "POST", URI: "/"}
-	OpDescribeInstanceCreditSpecifications       = &model.Op[DescribeInstanceCreditSpecificationsInput, DescribeInstanceCreditSpecificationsOutput]{Service: Service, Name: "DescribeInstanceCreditSpecifications", Input: 528, Output: 531, Method: "POST", URI: "/"}
-	OpDescribeInstanceEventWindows               = &model.Op[DescribeInstanceEventWindowsInput, DescribeInstanceEventWindowsOutput]{Service: Service, Name: "DescribeInstanceEventWindows", Input: 534, Output: 538, Method: "POST", URI: "/"}
-	OpDescribeInstanceStatus                     = &model.Op[DescribeInstanceStatusInput, DescribeInstanceStatusOutput]{Service: Service, Name: "DescribeInstanceStatus", Input: 550, Output: 551, Method: "POST", URI: "/"}
-	OpDescribeInstanceTypeOfferings              = &model.Op[DescribeInstanceTypeOfferingsInput, DescribeInstanceTypeOfferingsOutput]{Service: Service, Name: "DescribeInstanceTypeOfferings", Input: 566, Output: 569, Method: "POST", URI: "/"}
-	OpDescribeInstanceTypes                      = &model.Op[DescribeInstanceTypesInput, DescribeInstanceTypesOutput]{Service: Service, Name: "DescribeInstanceTypes", Input: 573, Output: 576, Method: "POST", URI: "/"}
-	OpDescribeInstances                          = &model.Op[DescribeInstancesInput, DescribeInstancesOutput]{Service: Service, Name: "DescribeInstances", Input: 704, Output: 705, Method: "POST", URI: "/"}
-	OpDescribeInternetGateways                   = &model.Op[DescribeInternetGatewaysInput, DescribeInternetGatewaysOutput]{Service: Service, Name: "DescribeInternetGateways", Input: 747, Output: 750, Method: "POST", URI: "/"}
-	OpDescribeKeyPairs                           = &model.Op[DescribeKeyPairsInput, DescribeKeyPairsOutput]{Service: Service, Name: "DescribeKeyPairs", Input: 752, Output: 755, Method: "POST", URI: "/"}
-	OpDescribeLaunchTemplateVersions             = &model.Op[DescribeLaunchTemplateVersionsInput, DescribeLaunchTemplateVersionsOutput]{Service: Service, Name: "DescribeLaunchTemplateVersions", Input: 758, Output: 759, Method: "POST", URI: "/"}
-	OpDescribeLaunchTemplates                    = &model.Op[DescribeLaunchTemplatesInput, DescribeLaunchTemplatesOutput]{Service: Service, Name: "DescribeLaunchTemplates", Input: 761, Output: 765, Method: "POST", URI: "/"}
-	OpDescribeManagedPrefixLists                 = &model.Op[DescribeManagedPrefixListsInput, DescribeManagedPrefixListsOutput]{Service: Service, Name: "DescribeManagedPrefixLists", Input: 767, Output: 769, Method: "POST", URI: "/"}
-	OpDescribeNatGateways                        = &model.Op[DescribeNatGatewaysInput, DescribeNatGatewaysOutput]{Service: Service, Name: "DescribeNatGateways", Input: 774, Output: 777, Method: "POST", URI: "/"}
-	OpDescribeNetworkAcls                        = &model.Op[DescribeNetworkAclsInput, DescribeNetworkAclsOutput]{Service: Service, Name: "DescribeNetworkAcls", Input: 779, Output: 783, Method: "POST", URI: "/"}
-	OpDescribeNetworkInterfaceAttribute          = &model.Op[DescribeNetworkInterfaceAttributeInput, DescribeNetworkInterfaceAttributeOutput]{Service: Service, Name: "DescribeNetworkInterfaceAttribute", Input: 793, Output: 795, Method: "POST", URI: "/"}
-	OpDescribeNetworkInterfaces                  = &model.Op[DescribeNetworkInterfacesInput, DescribeNetworkInterfacesOutput]{Service: Service, Name: "DescribeNetworkInterfaces", Input: 796, Output: 799, Method: "POST", URI: "/"}
-	OpDescribePlacementGroups                    = &model.Op[DescribePlacementGroupsInput, DescribePlacementGroupsOutput]{Service: Service, Name: "DescribePlacementGroups", Input: 801, Output: 804, Method: "POST", URI: "/"}
-	OpDescribePrefixLists                        = &model.Op[DescribePrefixListsInput, DescribePrefixListsOutput]{Service: Service, Name: "DescribePrefixLists", Input: 806, Output: 808, Method: "POST", URI: "/"}
-	OpDescribeRegions                            = &model.Op[DescribeRegionsInput, DescribeRegionsOutput]{Service: Service, Name: "DescribeRegions", Input: 811, Output: 813, Method: "POST", URI: "/"}
-	OpDescribeReservedInstances                  = &model.Op[DescribeReservedInstancesInput, DescribeReservedInstancesOutput]{Service: Service, Name: "DescribeReservedInstances", Input: 816, Output: 821, Method: "POST", URI: "/"}
-	OpDescribeRouteTables                        = &model.Op[DescribeRouteTablesInput, DescribeRouteTablesOutput]{Service: Service, Name: "DescribeRouteTables", Input: 832, Output: 835, Method: "POST", URI: "/"}
-	OpDescribeSecurityGroupReferences            = &model.Op[DescribeSecurityGroupReferencesInput, DescribeSecurityGroupReferencesOutput]{Service: Service, Name: "DescribeSecurityGroupReferences", Input: 837, Output: 839, Method: "POST", URI: "/"}
-	OpDescribeSecurityGroupRules                 = &model.Op[DescribeSecurityGroupRulesInput, DescribeSecurityGroupRulesOutput]{Service: Service, Name: "DescribeSecurityGroupRules", Input: 842, Output: 845, Method: "POST", URI: "/"}
-	OpDescribeSecurityGroups                     = &model.Op[DescribeSecurityGroupsInput, DescribeSecurityGroupsOutput]{Service: Service, Name: "DescribeSecurityGroups", Input: 846, Output: 849, Method: "POST", URI: "/"}
-	OpDescribeSnapshots                          = &model.Op[DescribeSnapshotsInput, DescribeSnapshotsOutput]{Service: Service, Name: "DescribeSnapshots", Input: 852, Output: 855, Method: "POST", URI: "/"}
-	OpDescribeSpotInstanceRequests               = &model.Op[DescribeSpotInstanceRequestsInput, DescribeSpotInstanceRequestsOutput]{Service: Service, Name: "DescribeSpotInstanceRequests", Input: 858, Output: 861, Method: "POST", URI: "/"}
-	OpDescribeSubnets                            = &model.Op[DescribeSubnetsInput, DescribeSubnetsOutput]{Service: Service, Name: "DescribeSubnets", Input: 872, Output: 875, Method: "POST", URI: "/"}
-	OpDescribeTags                               = &model.Op[DescribeTagsInput, DescribeTagsOutput]{Service: Service, Name: "DescribeTags", Input: 877, Output: 878, Method: "POST", URI: "/"}
-	OpDescribeVolumeStatus                       = &model.Op[DescribeVolumeStatusInput, DescribeVolumeStatusOutput]{Service: Service, Name: "DescribeVolumeStatus", Input: 881, Output: 883, Method: "POST", URI: "/"}
-	OpDescribeVolumes                            = &model.Op[DescribeVolumesInput, DescribeVolumesOutput]{Service: Service, Name: "DescribeVolumes", Input: 897, Output: 898, Method: "POST", URI: "/"}
-	OpDescribeVpcAttribute                       = &model.Op[DescribeVpcAttributeInput, DescribeVpcAttributeOutput]{Service: Service, Name: "DescribeVpcAttribute", Input: 901, Output: 903, Method: "POST", URI: "/"}
-	OpDescribeVpcClassicLink                     = &model.Op[DescribeVpcClassicLinkInput, DescribeVpcClassicLinkOutput]{Service: Service, Name: "DescribeVpcClassicLink", Input: 904, Output: 906, Method: "POST", URI: "/"}
-	OpDescribeVpcClassicLinkDnsSupport           = &model.Op[DescribeVpcClassicLinkDnsSupportInput, DescribeVpcClassicLinkDnsSupportOutput]{Service: Service, Name: "DescribeVpcClassicLinkDnsSupport", Input: 909, Output: 912, Method: "POST", URI: "/"}
-	OpDescribeVpcEndpoints                       = &model.Op[DescribeVpcEndpointsInput, DescribeVpcEndpointsOutput]{Service: Service, Name: "DescribeVpcEndpoints", Input: 915, Output: 916, Method: "POST", URI: "/"}
-	OpDescribeVpcs                               = &model.Op[DescribeVpcsInput, DescribeVpcsOutput]{Service: Service, Name: "DescribeVpcs", Input: 918, Output: 921, Method: "POST", URI: "/"}
-	OpDetachInternetGateway                      = &model.Op[DetachInternetGatewayInput, DetachInternetGatewayOutput]{Service: Service, Name: "DetachInternetGateway", Input: 923, Output: 924, Method: "POST", URI: "/"}
-	OpDetachNetworkInterface                     = &model.Op[DetachNetworkInterfaceInput, DetachNetworkInterfaceOutput]{Service: Service, Name: "DetachNetworkInterface", Input: 925, Output: 927, Method: "POST", URI: "/"}
-	OpDetachVolume                               = &model.Op[DetachVolumeInput, DetachVolumeOutput]{Service: Service, Name: "DetachVolume", Input: 928, Output: 931, Method: "POST", URI: "/"}
-	OpDisassociateAddress                        = &model.Op[DisassociateAddressInput, DisassociateAddressOutput]{Service: Service, Name: "DisassociateAddress", Input: 932, Output: 934, Method: "POST", URI: "/"}
-	OpDisassociateIamInstanceProfile             = &model.Op[DisassociateIamInstanceProfileInput, DisassociateIamInstanceProfileOutput]{Service: Service, Name: "DisassociateIamInstanceProfile", Input: 935, Output: 936, Method: "POST", URI: "/"}
-	OpDisassociateRouteTable                     = &model.Op[DisassociateRouteTableInput, DisassociateRouteTableOutput]{Service: Service, Name: "DisassociateRouteTable", Input: 937, Output: 939, Method: "POST", URI: "/"}
-	OpGetConsoleOutput                           = &model.Op[GetConsoleOutputInput, GetConsoleOutputOutput]{Service: Service, Name: "GetConsoleOutput", Input: 940, Output: 941, Method: "POST", URI: "/"}
-	OpGetEbsEncryptionByDefault                  = &model.Op[GetEbsEncryptionByDefaultInput, GetEbsEncryptionByDefaultOutput]{Service: Service, Name: "GetEbsEncryptionByDefault", Input: 942, Output: 943, Method: "POST", URI: "/"}
-	OpGetInstanceMetadataDefaults                = &model.Op[GetInstanceMetadataDefaultsInput, GetInstanceMetadataDefaultsOutput]{Service: Service, Name: "GetInstanceMetadataDefaults", Input: 944, Output: 945, Method: "POST", URI: "/"}
-	OpGetLaunchTemplateData                      = &model.Op[GetLaunchTemplateDataInput, GetLaunchTemplateDataOutput]{Service: Service, Name: "GetLaunchTemplateData", Input: 948, Output: 949, Method: "POST", URI: "/"}
-	OpGetPasswordData                            = &model.Op[GetPasswordDataInput, GetPasswordDataOutput]{Service: Service, Name: "GetPasswordData", Input: 950, Output: 951, Method: "POST", URI: "/"}
-	OpImportKeyPair                              = &model.Op[ImportKeyPairInput, ImportKeyPairOutput]{Service: Service, Name: "ImportKeyPair", Input: 953, Output: 955, Method: "POST", URI: "/"}
-	OpModifyImageAttribute                       = &model.Op[ModifyImageAttributeInput, ModifyImageAttributeOutput]{Service: Service, Name: "ModifyImageAttribute", Input: 956, Output: 964, Method: "POST", URI: "/"}
-	OpModifyInstanceAttribute                    = &model.Op[ModifyInstanceAttributeInput, ModifyInstanceAttributeOutput]{Service: Service, Name: "ModifyInstanceAttribute", Input: 965, Output: 970, Method: "POST", URI: "/"}
-	OpModifyInstanceMetadataDefaults             = &model.Op[ModifyInstanceMetadataDefaultsInput, ModifyInstanceMetadataDefaultsOutput]{Service: Service, Name: "ModifyInstanceMetadataDefaults", Input: 971, Output: 975, Method: "POST", URI: "/"}
-	OpModifyInstanceMetadataOptions              = &model.Op[ModifyInstanceMetadataOptionsInput, ModifyInstanceMetadataOptionsOutput]{Service: Service, Name: "ModifyInstanceMetadataOptions", Input: 976, Output: 977, Method: "POST", URI: "/"}
-	OpModifyLaunchTemplate                       = &model.Op[ModifyLaunchTemplateInput, ModifyLaunchTemplateOutput]{Service: Service, Name: "ModifyLaunchTemplate", Input: 978, Output: 979, Method: "POST", URI: "/"}
-	OpModifyNetworkInterfaceAttribute            = &model.Op[ModifyNetworkInterfaceAttributeInput, ModifyNetworkInterfaceAttributeOutput]{Service: Service, Name: "ModifyNetworkInterfaceAttribute", Input: 980, Output: 982, Method: "POST", URI: "/"}
-	OpModifySecurityGroupRules                   = &model.Op[ModifySecurityGroupRulesInput, ModifySecurityGroupRulesOutput]{Service: Service, Name: "ModifySecurityGroupRules", Input: 983, Output: 987, Method: "POST", URI: "/"}
-	OpModifySubnetAttribute                      = &model.Op[ModifySubnetAttributeInput, ModifySubnetAttributeOutput]{Service: Service, Name: "ModifySubnetAttribute", Input: 988, Output: 989, Method: "POST", URI: "/"}
-	OpModifyVpcAttribute                         = &model.Op[ModifyVpcAttributeInput, ModifyVpcAttributeOutput]{Service: Service, Name: "ModifyVpcAttribute", Input: 990, Output: 991, Method: "POST", URI: "/"}
-	OpMonitorInstances                           = &model.Op[MonitorInstancesInput, MonitorInstancesOutput]{Service: Service, Name: "MonitorInstances", Input: 992, Output: 993, Method: "POST", URI: "/"}
-	OpRebootInstances                            = &model.Op[RebootInstancesInput, RebootInstancesOutput]{Service: Service, Name: "RebootInstances", Input: 996, Output: 997, Method: "POST", URI: "/"}
-	OpRegisterImage                              = &model.Op[RegisterImageInput, RegisterImageOutput]{Service: Service, Name: "RegisterImage", Input: 998, Output: 1001, Method: "POST", URI: "/"}
-	OpReleaseAddress                             = &model.Op[ReleaseAddressInput, ReleaseAddressOutput]{Service: Service, Name: "ReleaseAddress", Input: 1002, Output: 1003, Method: "POST", URI: "/"}
-	OpReplaceIamInstanceProfileAssociation       = &model.Op[ReplaceIamInstanceProfileAssociationInput, ReplaceIamInstanceProfileAssociationOutput]{Service: Service, Name: "ReplaceIamInstanceProfileAssociation", Input: 1004, Output: 1005, Method: "POST", URI: "/"}
-	OpReplaceRoute                               = &model.Op[ReplaceRouteInput, ReplaceRouteOutput]{Service: Service, Name: "ReplaceRoute", Input: 1006, Output: 1007, Method: "POST", URI: "/"}
-	OpReplaceRouteTableAssociation               = &model.Op[ReplaceRouteTableAssociationInput, ReplaceRouteTableAssociationOutput]{Service: Service, Name: "ReplaceRouteTableAssociation", Input: 1008, Output: 1009, Method: "POST", URI: "/"}
-	OpResetInstanceAttribute                     = &model.Op[ResetInstanceAttributeInput, ResetInstanceAttributeOutput]{Service: Service, Name: "ResetInstanceAttribute", Input: 1010, Output: 1011, Method: "POST", URI: "/"}
-	OpRevokeSecurityGroupEgress                  = &model.Op[RevokeSecurityGroupEgressInput, RevokeSecurityGroupEgressOutput]{Service: Service, Name: "RevokeSecurityGroupEgress", Input: 1012, Output: 1013, Method: "POST", URI: "/"}
-	OpRevokeSecurityGroupIngress                 = &model.Op[RevokeSecurityGroupIngressInput, RevokeSecurityGroupIngressOutput]{Service: Service, Name: "RevokeSecurityGroupIngress", Input: 1014, Output: 1015, Method: "POST", URI: "/"}
-	OpRunInstances                               = &model.Op[RunInstancesInput, RunInstancesOutput]{Service: Service, Name: "RunInstances", Input: 1016, Output: 1034, Method: "POST", URI: "/"}
-	OpSendDiagnosticInterrupt                    = &model.Op[SendDiagnosticInterruptInput, SendDiagnosticInterruptOutput]{Service: Service, Name: "SendDiagnosticInterrupt", Input: 1035, Output: 1036, Method: "POST", URI: "/"}
-	OpStartInstances                             = &model.Op[StartInstancesInput, StartInstancesOutput]{Service: Service, Name: "StartInstances", Input: 1037, Output: 1038, Method: "POST", URI: "/"}
-	OpStopInstances                              = &model.Op[StopInstancesInput, StopInstancesOutput]{Service: Service, Name: "StopInstances", Input: 1041, Output: 1042, Method: "POST", URI: "/"}
-	OpTerminateInstances                         = &model.Op[TerminateInstancesInput, TerminateInstancesOutput]{Service: Service, Name: "TerminateInstances", Input: 1043, Output: 1044, Method: "POST", URI: "/"}
-	OpUnmonitorInstances                         = &model.Op[UnmonitorInstancesInput, UnmonitorInstancesOutput]{Service: Service, Name: "UnmonitorInstances", Input: 1045, Output: 1046, Method: "POST", URI: "/"}
-	OpUpdateSecurityGroupRuleDescriptionsEgress  = &model.Op[UpdateSecurityGroupRuleDescriptionsEgressInput, UpdateSecurityGroupRuleDescriptionsEgressOutput]{Service: Service, Name: "UpdateSecurityGroupRuleDescriptionsEgress", Input: 1047, Output: 1050, Method: "POST", URI: "/"}
-	OpUpdateSecurityGroupRuleDescriptionsIngress = &model.Op[UpdateSecurityGroupRuleDescriptionsIngressInput, UpdateSecurityGroupRuleDescriptionsIngressOutput]{Service: Service, Name: "UpdateSecurityGroupRuleDescriptionsIngress", Input: 1051, Output: 1052, Method: "POST", URI: "/"}
+	OpAllocateAddress                            = &model.Op[AllocateAddressInput, AllocateAddressOutput]{Service: Service, Name: "AllocateAddress", Input: 0, Output: 12, Method: "POST", URI: "/"}
+	OpAssociateAddress                           = &model.Op[AssociateAddressInput, AssociateAddressOutput]{Service: Service, Name: "AssociateAddress", Input: 13, Output: 18, Method: "POST", URI: "/"}
+	OpAssociateIamInstanceProfile                = &model.Op[AssociateIamInstanceProfileInput, AssociateIamInstanceProfileOutput]{Service: Service, Name: "AssociateIamInstanceProfile", Input: 19, Output: 21, Method: "POST", URI: "/"}
+	OpAssociateRouteTable                        = &model.Op[AssociateRouteTableInput, AssociateRouteTableOutput]{Service: Service, Name: "AssociateRouteTable", Input: 26, Output: 30, Method: "POST", URI: "/"}
+	OpAttachInternetGateway                      = &model.Op[AttachInternetGatewayInput, AttachInternetGatewayOutput]{Service: Service, Name: "AttachInternetGateway", Input: 33, Output: 36, Method: "POST", URI: "/"}
+	OpAttachNetworkInterface                     = &model.Op[AttachNetworkInterfaceInput, AttachNetworkInterfaceOutput]{Service: Service, Name: "AttachNetworkInterface", Input: 37, Output: 41, Method: "POST", URI: "/"}
+	OpAttachVolume                               = &model.Op[AttachVolumeInput, AttachVolumeOutput]{Service: Service, Name: "AttachVolume", Input: 42, Output: 45, Method: "POST", URI: "/"}
+	OpAuthorizeSecurityGroupEgress               = &model.Op[AuthorizeSecurityGroupEgressInput, AuthorizeSecurityGroupEgressOutput]{Service: Service, Name: "AuthorizeSecurityGroupEgress", Input: 47, Output: 59, Method: "POST", URI: "/"}
+	OpAuthorizeSecurityGroupIngress              = &model.Op[AuthorizeSecurityGroupIngressInput, AuthorizeSecurityGroupIngressOutput]{Service: Service, Name: "AuthorizeSecurityGroupIngress", Input: 65, Output: 67, Method: "POST", URI: "/"}
+	OpCopyImage                                  = &model.Op[CopyImageInput, CopyImageOutput]{Service: Service, Name: "CopyImage", Input: 68, Output: 74, Method: "POST", URI: "/"}
+	OpCreateDefaultSubnet                        = &model.Op[CreateDefaultSubnetInput, CreateDefaultSubnetOutput]{Service: Service, Name: "CreateDefaultSubnet", Input: 75, Output: 78, Method: "POST", URI: "/"}
+	OpCreateDefaultVpc                           = &model.Op[CreateDefaultVpcInput, CreateDefaultVpcOutput]{Service: Service, Name: "CreateDefaultVpc", Input: 93, Output: 94, Method: "POST", URI: "/"}
+	OpCreateImage                                = &model.Op[CreateImageInput, CreateImageOutput]{Service: Service, Name: "CreateImage", Input: 111, Output: 118, Method: "POST", URI: "/"}
+	OpCreateInternetGateway                      = &model.Op[CreateInternetGatewayInput, CreateInternetGatewayOutput]{Service: Service, Name: "CreateInternetGateway", Input: 119, Output: 120, Method: "POST", URI: "/"}
+	OpCreateKeyPair                              = &model.Op[CreateKeyPairInput, CreateKeyPairOutput]{Service: Service, Name: "CreateKeyPair", Input: 125, Output: 128, Method: "POST", URI: "/"}
+	OpCreateLaunchTemplate                       = &model.Op[CreateLaunchTemplateInput, CreateLaunchTemplateOutput]{Service: Service, Name: "CreateLaunchTemplate", Input: 130, Output: 239, Method: "POST", URI: "/"}
+	OpCreateLaunchTemplateVersion                = &model.Op[CreateLaunchTemplateVersionInput, CreateLaunchTemplateVersionOutput]{Service: Service, Name: "CreateLaunchTemplateVersion", Input: 245, Output: 247, Method: "POST", URI: "/"}
+	OpCreateNatGateway                           = &model.Op[CreateNatGatewayInput, CreateNatGatewayOutput]{Service: Service, Name: "CreateNatGateway", Input: 308, Output: 316, Method: "POST", URI: "/"}
+	OpCreateNetworkInterface                     = &model.Op[CreateNetworkInterfaceInput, CreateNetworkInterfaceOutput]{Service: Service, Name: "CreateNetworkInterface", Input: 330, Output: 332, Method: "POST", URI: "/"}
+	OpCreatePlacementGroup                       = &model.Op[CreatePlacementGroupInput, CreatePlacementGroupOutput]{Service: Service, Name: "CreatePlacementGroup", Input: 353, Output: 356, Method: "POST", URI: "/"}
+	OpCreateRoute                                = &model.Op[CreateRouteInput, CreateRouteOutput]{Service: Service, Name: "CreateRoute", Input: 359, Output: 369, Method: "POST", URI: "/"}
+	OpCreateRouteTable                           = &model.Op[CreateRouteTableInput, CreateRouteTableOutput]{Service: Service, Name: "CreateRouteTable", Input: 370, Output: 371, Method: "POST", URI: "/"}
+	OpCreateSecurityGroup                        = &model.Op[CreateSecurityGroupInput, CreateSecurityGroupOutput]{Service: Service, Name: "CreateSecurityGroup", Input: 381, Output: 382, Method: "POST", URI: "/"}
+	OpCreateSnapshot                             = &model.Op[CreateSnapshotInput, CreateSnapshotOutput]{Service: Service, Name: "CreateSnapshot", Input: 383, Output: 384, Method: "POST", URI: "/"}
+	OpCreateSubnet                               = &model.Op[CreateSubnetInput, CreateSubnetOutput]{Service: Service, Name: "CreateSubnet", Input: 391, Output: 393, Method: "POST", URI: "/"}
+	OpCreateTags                                 = &model.Op[CreateTagsInput, CreateTagsOutput]{Service: Service, Name: "CreateTags", Input: 394, Output: 397, Method: "POST", URI: "/"}
+	OpCreateVolume                               = &model.Op[CreateVolumeInput, CreateVolumeOutput]{Service: Service, Name: "CreateVolume", Input: 398, Output: 399, Method: "POST", URI: "/"}
+	OpCreateVpc                                  = &model.Op[CreateVpcInput, CreateVpcOutput]{Service: Service, Name: "CreateVpc", Input: 403, Output: 407, Method: "POST", URI: "/"}
+	OpCreateVpcEndpoint                          = &model.Op[CreateVpcEndpointInput, CreateVpcEndpointOutput]{Service: Service, Name: "CreateVpcEndpoint", Input: 408, Output: 421, Method: "POST", URI: "/"}
+	OpDeleteInternetGateway                      = &model.Op[DeleteInternetGatewayInput, DeleteInternetGatewayOutput]{Service: Service, Name: "DeleteInternetGateway", Input: 432, Output: 433, Method: "POST", URI: "/"}
+	OpDeleteKeyPair                              = &model.Op[DeleteKeyPairInput, DeleteKeyPairOutput]{Service: Service, Name: "DeleteKeyPair", Input: 434, Output: 437, Method: "POST", URI: "/"}
+	OpDeleteLaunchTemplate                       = &model.Op[DeleteLaunchTemplateInput, DeleteLaunchTemplateOutput]{Service: Service, Name: "DeleteLaunchTemplate", Input: 438, Output: 439, Method: "POST", URI: "/"}
+	OpDeleteLaunchTemplateVersions               = &model.Op[DeleteLaunchTemplateVersionsInput, DeleteLaunchTemplateVersionsOutput]{Service: Service, Name: "DeleteLaunchTemplateVersions", Input: 440, Output: 442, Method: "POST", URI: "/"}
+	OpDeleteNatGateway                           = &model.Op[DeleteNatGatewayInput, DeleteNatGatewayOutput]{Service: Service, Name: "DeleteNatGateway", Input: 449, Output: 450, Method: "POST", URI: "/"}
+	OpDeleteNetworkInterface                     = &model.Op[DeleteNetworkInterfaceInput, DeleteNetworkInterfaceOutput]{Service: Service, Name: "DeleteNetworkInterface", Input: 451, Output: 452, Method: "POST", URI: "/"}
+	OpDeletePlacementGroup                       = &model.Op[DeletePlacementGroupInput, DeletePlacementGroupOutput]{Service: Service, Name: "DeletePlacementGroup", Input: 453, Output: 455, Method: "POST", URI: "/"}
+	OpDeleteRoute                                = &model.Op[DeleteRouteInput, DeleteRouteOutput]{Service: Service, Name: "DeleteRoute", Input: 456, Output: 457, Method: "POST", URI: "/"}
+	OpDeleteRouteTable                           = &model.Op[DeleteRouteTableInput, DeleteRouteTableOutput]{Service: Service, Name: "DeleteRouteTable", Input: 458, Output: 459, Method: "POST", URI: "/"}
+	OpDeleteSecurityGroup                        = &model.Op[DeleteSecurityGroupInput, DeleteSecurityGroupOutput]{Service: Service, Name: "DeleteSecurityGroup", Input: 460, Output: 461, Method: "POST", URI: "/"}
+	OpDeleteSnapshot                             = &model.Op[DeleteSnapshotInput, DeleteSnapshotOutput]{Service: Service, Name: "DeleteSnapshot", Input: 462, Output: 463, Method: "POST", URI: "/"}
+	OpDeleteSubnet                               = &model.Op[DeleteSubnetInput, DeleteSubnetOutput]{Service: Service, Name: "DeleteSubnet", Input: 464, Output: 465, Method: "POST", URI: "/"}
+	OpDeleteTags                                 = &model.Op[DeleteTagsInput, DeleteTagsOutput]{Service: Service, Name: "DeleteTags", Input: 466, Output: 467, Method: "POST", URI: "/"}
+	OpDeleteVolume                               = &model.Op[DeleteVolumeInput, DeleteVolumeOutput]{Service: Service, Name: "DeleteVolume", Input: 468, Output: 469, Method: "POST", URI: "/"}
+	OpDeleteVpc                                  = &model.Op[DeleteVpcInput, DeleteVpcOutput]{Service: Service, Name: "DeleteVpc", Input: 470, Output: 471, Method: "POST", URI: "/"}
+	OpDeleteVpcEndpoints                         = &model.Op[DeleteVpcEndpointsInput, DeleteVpcEndpointsOutput]{Service: Service, Name: "DeleteVpcEndpoints", Input: 472, Output: 474, Method: "POST", URI: "/"}
+	OpDeregisterImage                            = &model.Op[DeregisterImageInput, DeregisterImageOutput]{Service: Service, Name: "DeregisterImage", Input: 478, Output: 479, Method: "POST", URI: "/"}
+	OpDescribeAccountAttributes                  = &model.Op[DescribeAccountAttributesInput, DescribeAccountAttributesOutput]{Service: Service, Name: "DescribeAccountAttributes", Input: 483, Output: 486, Method: "POST", URI: "/"}
+	OpDescribeAddresses                          = &model.Op[DescribeAddressesInput, DescribeAddressesOutput]{Service: Service, Name: "DescribeAddresses", Input: 491, Output: 495, Method: "POST", URI: "/"}
+	OpDescribeAvailabilityZones                  = &model.Op[DescribeAvailabilityZonesInput, DescribeAvailabilityZonesOutput]{Service: Service, Name: "DescribeAvailabilityZones", Input: 499, Output: 502, Method: "POST", URI: "/"}
+	OpDescribeCapacityReservations               = &model.Op[DescribeCapacityReservationsInput, DescribeCapacityReservationsOutput]{Service: Service, Name: "DescribeCapacityReservations", Input: 513, Output: 516, Method: "POST", URI: "/"}
+	OpDescribeDhcpOptions                        = &model.Op[DescribeDhcpOptionsInput, DescribeDhcpOptionsOutput]{Service: Service, Name: "DescribeDhcpOptions", Input: 541, Output: 545, Method: "POST", URI: "/"}
+	OpDescribeHosts                              = &model.Op[DescribeHostsInput, DescribeHostsOutput]{Service: Service, Name: "DescribeHosts", Input: 552, Output: 554, Method: "POST", URI: "/"}
+	OpDescribeIamInstanceProfileAssociations     = &model.Op[DescribeIamInstanceProfileAssociationsInput, DescribeIamInstanceProfileAssociationsOutput]{Service: Service, Name: "DescribeIamInstanceProfileAssociations", Input: 569, Output: 574, Method: "POST", URI: "/"}
+	OpDescribeImageAttribute                     = &model.Op[DescribeImageAttributeInput, DescribeImageAttributeOutput]{Service: Service, Name: "DescribeImageAttribute", Input: 576, Output: 578, Method: "POST", URI: "/"}
+	OpDescribeImages                             = &model.Op[DescribeImagesInput, DescribeImagesOutput]{Service: Service, Name: "DescribeImages", Input: 586, Output: 590, Method: "POST", URI: "/"}
+	OpDescribeInstanceAttribute                  = &model.Op[DescribeInstanceAttributeInput, DescribeInstanceAttributeOutput]{Service: Service, Name: "DescribeInstanceAttribute", Input: 604, Output: 606, Method: "POST", URI: "/"}
+	OpDescribeInstanceCreditSpecifications       = &model.Op[DescribeInstanceCreditSpecificationsInput, DescribeInstanceCreditSpecificationsOutput]{Service: Service, Name: "DescribeInstanceCreditSpecifications", Input: 612, Output: 615, Method: "POST", URI: "/"}
+	OpDescribeInstanceEventWindows               = &model.Op[DescribeInstanceEventWindowsInput, DescribeInstanceEventWindowsOutput]{Service: Service, Name: "DescribeInstanceEventWindows", Input: 618, Output: 622, Method: "POST", URI: "/"}
+	OpDescribeInstanceStatus                     = &model.Op[DescribeInstanceStatusInput, DescribeInstanceStatusOutput]{Service: Service, Name: "DescribeInstanceStatus", Input: 634, Output: 635, Method: "POST", URI: "/"}
+	OpDescribeInstanceTypeOfferings              = &model.Op[DescribeInstanceTypeOfferingsInput, DescribeInstanceTypeOfferingsOutput]{Service: Service, Name: "DescribeInstanceTypeOfferings", Input: 653, Output: 656, Method: "POST", URI: "/"}
+	OpDescribeInstanceTypes                      = &model.Op[DescribeInstanceTypesInput, DescribeInstanceTypesOutput]{Service: Service, Name: "DescribeInstanceTypes", Input: 660, Output: 664, Method: "POST", URI: "/"}
+	OpDescribeInstances                          = &model.Op[DescribeInstancesInput, DescribeInstancesOutput]{Service: Service, Name: "DescribeInstances", Input: 818, Output: 819, Method: "POST", URI: "/"}
+	OpDescribeInternetGateways                   = &model.Op[DescribeInternetGatewaysInput, DescribeInternetGatewaysOutput]{Service: Service, Name: "DescribeInternetGateways", Input: 871, Output: 874, Method: "POST", URI: "/"}
+	OpDescribeKeyPairs                           = &model.Op[DescribeKeyPairsInput, DescribeKeyPairsOutput]{Service: Service, Name: "DescribeKeyPairs", Input: 876, Output: 879, Method: "POST", URI: "/"}
+	OpDescribeLaunchTemplateVersions             = &model.Op[DescribeLaunchTemplateVersionsInput, DescribeLaunchTemplateVersionsOutput]{Service: Service, Name: "DescribeLaunchTemplateVersions", Input: 882, Output: 883, Method: "POST", URI: "/"}
+	OpDescribeLaunchTemplates                    = &model.Op[DescribeLaunchTemplatesInput, DescribeLaunchTemplatesOutput]{Service: Service, Name: "DescribeLaunchTemplates", Input: 885, Output: 889, Method: "POST", URI: "/"}
+	OpDescribeManagedPrefixLists                 = &model.Op[DescribeManagedPrefixListsInput, DescribeManagedPrefixListsOutput]{Service: Service, Name: "DescribeManagedPrefixLists", Input: 891, Output: 893, Method: "POST", URI: "/"}
+	OpDescribeNatGateways                        = &model.Op[DescribeNatGatewaysInput, DescribeNatGatewaysOutput]{Service: Service, Name: "DescribeNatGateways", Input: 898, Output: 901, Method: "POST", URI: "/"}
+	OpDescribeNetworkAcls                        = &model.Op[DescribeNetworkAclsInput, DescribeNetworkAclsOutput]{Service: Service, Name: "DescribeNetworkAcls", Input: 903, Output: 907, Method: "POST", URI: "/"}
+	OpDescribeNetworkInterfaceAttribute          = &model.Op[DescribeNetworkInterfaceAttributeInput, DescribeNetworkInterfaceAttributeOutput]{Service: Service, Name: "DescribeNetworkInterfaceAttribute", Input: 917, Output: 919, Method: "POST", URI: "/"}
+	OpDescribeNetworkInterfaces                  = &model.Op[DescribeNetworkInterfacesInput, DescribeNetworkInterfacesOutput]{Service: Service, Name: "DescribeNetworkInterfaces", Input: 920, Output: 923, Method: "POST", URI: "/"}
+	OpDescribePlacementGroups                    = &model.Op[DescribePlacementGroupsInput, DescribePlacementGroupsOutput]{Service: Service, Name: "DescribePlacementGroups", Input: 925, Output: 928, Method: "POST", URI: "/"}
+	OpDescribePrefixLists                        = &model.Op[DescribePrefixListsInput, DescribePrefixListsOutput]{Service: Service, Name: "DescribePrefixLists", Input: 930, Output: 932, Method: "POST", URI: "/"}
+	OpDescribeRegions                            = &model.Op[DescribeRegionsInput, DescribeRegionsOutput]{Service: Service, Name: "DescribeRegions", Input: 935, Output: 937, Method: "POST", URI: "/"}
+	OpDescribeReservedInstances                  = &model.Op[DescribeReservedInstancesInput, DescribeReservedInstancesOutput]{Service: Service, Name: "DescribeReservedInstances", Input: 942, Output: 947, Method: "POST", URI: "/"}
+	OpDescribeRouteTables                        = &model.Op[DescribeRouteTablesInput, DescribeRouteTablesOutput]{Service: Service, Name: "DescribeRouteTables", Input: 958, Output: 961, Method: "POST", URI: "/"}
+	OpDescribeSecurityGroupReferences            = &model.Op[DescribeSecurityGroupReferencesInput, DescribeSecurityGroupReferencesOutput]{Service: Service, Name: "DescribeSecurityGroupReferences", Input: 963, Output: 965, Method: "POST", URI: "/"}
+	OpDescribeSecurityGroupRules                 = &model.Op[DescribeSecurityGroupRulesInput, DescribeSecurityGroupRulesOutput]{Service: Service, Name: "DescribeSecurityGroupRules", Input: 968, Output: 971, Method: "POST", URI: "/"}
+	OpDescribeSecurityGroups                     = &model.Op[DescribeSecurityGroupsInput, DescribeSecurityGroupsOutput]{Service: Service, Name: "DescribeSecurityGroups", Input: 972, Output: 975, Method: "POST", URI: "/"}
+	OpDescribeSnapshots                          = &model.Op[DescribeSnapshotsInput, DescribeSnapshotsOutput]{Service: Service, Name: "DescribeSnapshots", Input: 978, Output: 981, Method: "POST", URI: "/"}
+	OpDescribeSpotInstanceRequests               = &model.Op[DescribeSpotInstanceRequestsInput, DescribeSpotInstanceRequestsOutput]{Service: Service, Name: "DescribeSpotInstanceRequests", Input: 984, Output: 987, Method: "POST", URI: "/"}
+	OpDescribeSubnets                            = &model.Op[DescribeSubnetsInput, DescribeSubnetsOutput]{Service: Service, Name: "DescribeSubnets", Input: 998, Output: 1001, Method: "POST", URI: "/"}
+	OpDescribeTags                               = &model.Op[DescribeTagsInput, DescribeTagsOutput]{Service: Service, Name: "DescribeTags", Input: 1003, Output: 1004, Method: "POST", URI: "/"}
+	OpDescribeVolumeStatus                       = &model.Op[DescribeVolumeStatusInput, DescribeVolumeStatusOutput]{Service: Service, Name: "DescribeVolumeStatus", Input: 1007, Output: 1009, Method: "POST", URI: "/"}
+	OpDescribeVolumes                            = &model.Op[DescribeVolumesInput, DescribeVolumesOutput]{Service: Service, Name: "DescribeVolumes", Input: 1025, Output: 1026, Method: "POST", URI: "/"}
+	OpDescribeVpcAttribute                       = &model.Op[DescribeVpcAttributeInput, DescribeVpcAttributeOutput]{Service: Service, Name: "DescribeVpcAttribute", Input: 1029, Output: 1031, Method: "POST", URI: "/"}
+	OpDescribeVpcClassicLink                     = &model.Op[DescribeVpcClassicLinkInput, DescribeVpcClassicLinkOutput]{Service: Service, Name: "DescribeVpcClassicLink", Input: 1032, Output: 1034, Method: "POST", URI: "/"}
+	OpDescribeVpcClassicLinkDnsSupport           = &model.Op[DescribeVpcClassicLinkDnsSupportInput, DescribeVpcClassicLinkDnsSupportOutput]{Service: Service, Name: "DescribeVpcClassicLinkDnsSupport", Input: 1037, Output: 1040, Method: "POST", URI: "/"}
+	OpDescribeVpcEndpoints                       = &model.Op[DescribeVpcEndpointsInput, DescribeVpcEndpointsOutput]{Service: Service, Name: "DescribeVpcEndpoints", Input: 1043, Output: 1044, Method: "POST", URI: "/"}
+	OpDescribeVpcs                               = &model.Op[DescribeVpcsInput, DescribeVpcsOutput]{Service: Service, Name: "DescribeVpcs", Input: 1046, Output: 1049, Method: "POST", URI: "/"}
+	OpDetachInternetGateway                      = &model.Op[DetachInternetGatewayInput, DetachInternetGatewayOutput]{Service: Service, Name: "DetachInternetGateway", Input: 1051, Output: 1052, Method: "POST", URI: "/"}
+	OpDetachNetworkInterface                     = &model.Op[DetachNetworkInterfaceInput, DetachNetworkInterfaceOutput]{Service: Service, Name: "DetachNetworkInterface", Input: 1053, Output: 1055, Method: "POST", URI: "/"}
+	OpDetachVolume                               = &model.Op[DetachVolumeInput, DetachVolumeOutput]{Service: Service, Name: "DetachVolume", Input: 1056, Output: 1059, Method: "POST", URI: "/"}
+	OpDisassociateAddress                        = &model.Op[DisassociateAddressInput, DisassociateAddressOutput]{Service: Service, Name: "DisassociateAddress", Input: 1060, Output: 1062, Method: "POST", URI: "/"}
+	OpDisassociateIamInstanceProfile             = &model.Op[DisassociateIamInstanceProfileInput, DisassociateIamInstanceProfileOutput]{Service: Service, Name: "DisassociateIamInstanceProfile", Input: 1063, Output: 1064, Method: "POST", URI: "/"}
+	OpDisassociateRouteTable                     = &model.Op[DisassociateRouteTableInput, DisassociateRouteTableOutput]{Service: Service, Name: "DisassociateRouteTable", Input: 1065, Output: 1067, Method: "POST", URI: "/"}
+	OpGetConsoleOutput                           = &model.Op[GetConsoleOutputInput, GetConsoleOutputOutput]{Service: Service, Name: "GetConsoleOutput", Input: 1068, Output: 1069, Method: "POST", URI: "/"}
+	OpGetEbsEncryptionByDefault                  = &model.Op[GetEbsEncryptionByDefaultInput, GetEbsEncryptionByDefaultOutput]{Service: Service, Name: "GetEbsEncryptionByDefault", Input: 1070, Output: 1071, Method: "POST", URI: "/"}
+	OpGetInstanceMetadataDefaults                = &model.Op[GetInstanceMetadataDefaultsInput, GetInstanceMetadataDefaultsOutput]{Service: Service, Name: "GetInstanceMetadataDefaults", Input: 1072, Output: 1073, Method: "POST", URI: "/"}
+	OpGetLaunchTemplateData                      = &model.Op[GetLaunchTemplateDataInput, GetLaunchTemplateDataOutput]{Service: Service, Name: "GetLaunchTemplateData", Input: 1077, Output: 1078, Method: "POST", URI: "/"}
+	OpGetPasswordData                            = &model.Op[GetPasswordDataInput, GetPasswordDataOutput]{Service: Service, Name: "GetPasswordData", Input: 1079, Output: 1080, Method: "POST", URI: "/"}
+	OpImportKeyPair                              = &model.Op[ImportKeyPairInput, ImportKeyPairOutput]{Service: Service, Name: "ImportKeyPair", Input: 1082, Output: 1084, Method: "POST", URI: "/"}
+	OpModifyImageAttribute                       = &model.Op[ModifyImageAttributeInput, ModifyImageAttributeOutput]{Service: Service, Name: "ModifyImageAttribute", Input: 1085, Output: 1093, Method: "POST", URI: "/"}
+	OpModifyInstanceAttribute                    = &model.Op[ModifyInstanceAttributeInput, ModifyInstanceAttributeOutput]{Service: Service, Name: "ModifyInstanceAttribute", Input: 1094, Output: 1100, Method: "POST", URI: "/"}
+	OpModifyInstanceMetadataDefaults             = &model.Op[ModifyInstanceMetadataDefaultsInput, ModifyInstanceMetadataDefaultsOutput]{Service: Service, Name: "ModifyInstanceMetadataDefaults", Input: 1101, Output: 1106, Method: "POST", URI: "/"}
+	OpModifyInstanceMetadataOptions              = &model.Op[ModifyInstanceMetadataOptionsInput, ModifyInstanceMetadataOptionsOutput]{Service: Service, Name: "ModifyInstanceMetadataOptions", Input: 1107, Output: 1108, Method: "POST", URI: "/"}
+	OpModifyLaunchTemplate                       = &model.Op[ModifyLaunchTemplateInput, ModifyLaunchTemplateOutput]{Service: Service, Name: "ModifyLaunchTemplate", Input: 1109, Output: 1110, Method: "POST", URI: "/"}
+	OpModifyNetworkInterfaceAttribute            = &model.Op[ModifyNetworkInterfaceAttributeInput, ModifyNetworkInterfaceAttributeOutput]{Service: Service, Name: "ModifyNetworkInterfaceAttribute", Input: 1111, Output: 1114, Method: "POST", URI: "/"}
+	OpModifySecurityGroupRules                   = &model.Op[ModifySecurityGroupRulesInput, ModifySecurityGroupRulesOutput]{Service: Service, Name: "ModifySecurityGroupRules", Input: 1115, Output: 1119, Method: "POST", URI: "/"}
+	OpModifySubnetAttribute                      = &model.Op[ModifySubnetAttributeInput, ModifySubnetAttributeOutput]{Service: Service, Name: "ModifySubnetAttribute", Input: 1120, Output: 1121, Method: "POST", URI: "/"}
+	OpModifyVpcAttribute                         = &model.Op[ModifyVpcAttributeInput, ModifyVpcAttributeOutput]{Service: Service, Name: "ModifyVpcAttribute", Input: 1122, Output: 1123, Method: "POST", URI: "/"}
+	OpMonitorInstances                           = &model.Op[MonitorInstancesInput, MonitorInstancesOutput]{Service: Service, Name: "MonitorInstances", Input: 1124, Output: 1125, Method: "POST", URI: "/"}
+	OpRebootInstances                            = &model.Op[RebootInstancesInput, RebootInstancesOutput]{Service: Service, Name: "RebootInstances", Input: 1128, Output: 1129, Method: "POST", URI: "/"}
+	OpRegisterImage                              = &model.Op[RegisterImageInput, RegisterImageOutput]{Service: Service, Name: "RegisterImage", Input: 1130, Output: 1133, Method: "POST", URI: "/"}
+	OpReleaseAddress                             = &model.Op[ReleaseAddressInput, ReleaseAddressOutput]{Service: Service, Name: "ReleaseAddress", Input: 1134, Output: 1135, Method: "POST", URI: "/"}
+	OpReplaceIamInstanceProfileAssociation       = &model.Op[ReplaceIamInstanceProfileAssociationInput, ReplaceIamInstanceProfileAssociationOutput]{Service: Service, Name: "ReplaceIamInstanceProfileAssociation", Input: 1136, Output: 1137, Method: "POST", URI: "/"}
+	OpReplaceRoute                               = &model.Op[ReplaceRouteInput, ReplaceRouteOutput]{Service: Service, Name: "ReplaceRoute", Input: 1138, Output: 1139, Method: "POST", URI: "/"}
+	OpReplaceRouteTableAssociation               = &model.Op[ReplaceRouteTableAssociationInput, ReplaceRouteTableAssociationOutput]{Service: Service, Name: "ReplaceRouteTableAssociation", Input: 1140, Output: 1141, Method: "POST", URI: "/"}
+	OpResetInstanceAttribute                     = &model.Op[ResetInstanceAttributeInput, ResetInstanceAttributeOutput]{Service: Service, Name: "ResetInstanceAttribute", Input: 1142, Output: 1143, Method: "POST", URI: "/"}
+	OpRevokeSecurityGroupEgress                  = &model.Op[RevokeSecurityGroupEgressInput, RevokeSecurityGroupEgressOutput]{Service: Service, Name: "RevokeSecurityGroupEgress", Input: 1144, Output: 1145, Method: "POST", URI: "/"}
+	OpRevokeSecurityGroupIngress                 = &model.Op[RevokeSecurityGroupIngressInput, RevokeSecurityGroupIngressOutput]{Service: Service, Name: "RevokeSecurityGroupIngress", Input: 1148, Output: 1149, Method: "POST", URI: "/"}
+	OpRunInstances                               = &model.Op[RunInstancesInput, RunInstancesOutput]{Service: Service, Name: "RunInstances", Input: 1150, Output: 1173, Method: "POST", URI: "/"}
+	OpSendDiagnosticInterrupt                    = &model.Op[SendDiagnosticInterruptInput, SendDiagnosticInterruptOutput]{Service: Service, Name: "SendDiagnosticInterrupt", Input: 1174, Output: 1175, Method: "POST", URI: "/"}
+	OpStartInstances                             = &model.Op[StartInstancesInput, StartInstancesOutput]{Service: Service, Name: "StartInstances", Input: 1176, Output: 1177, Method: "POST", URI: "/"}
+	OpStopInstances                              = &model.Op[StopInstancesInput, StopInstancesOutput]{Service: Service, Name: "StopInstances", Input: 1180, Output: 1181, Method: "POST", URI: "/"}
+	OpTerminateInstances                         = &model.Op[TerminateInstancesInput, TerminateInstancesOutput]{Service: Service, Name: "TerminateInstances", Input: 1182, Output: 1183, Method: "POST", URI: "/"}
+	OpUnmonitorInstances                         = &model.Op[UnmonitorInstancesInput, UnmonitorInstancesOutput]{Service: Service, Name: "UnmonitorInstances", Input: 1184, Output: 1185, Method: "POST", URI: "/"}
+	OpUpdateSecurityGroupRuleDescriptionsEgress  = &model.Op[UpdateSecurityGroupRuleDescriptionsEgressInput, UpdateSecurityGroupRuleDescriptionsEgressOutput]{Service: Service, Name: "UpdateSecurityGroupRuleDescriptionsEgress", Input: 1186, Output: 1189, Method: "POST", URI: "/"}
+	OpUpdateSecurityGroupRuleDescriptionsIngress = &model.Op[UpdateSecurityGroupRuleDescriptionsIngressInput, UpdateSecurityGroupRuleDescriptionsIngressOutput]{Service: Service, Name: "UpdateSecurityGroupRuleDescriptionsIngress", Input: 1190, Output: 1191, Method: "POST", URI: "/"}
 )

@@ -55,6 +55,8 @@ type Address struct {
 	CustomerOwnedIp         *string `json:",omitempty"`
 	CustomerOwnedIpv4Pool   *string `json:",omitempty"`
 	CarrierIp               *string `json:",omitempty"`
+	SubnetId                *string `json:",omitempty"`
+	ServiceManaged          *string `json:",omitempty"`
 }
 
 // AllocateAddressInput is a shape of AWS's API.
@@ -66,6 +68,7 @@ type AllocateAddressInput struct {
 	CustomerOwnedIpv4Pool *string            `json:",omitempty"`
 	DryRun                *bool              `json:",omitempty"`
 	TagSpecifications     []TagSpecification `json:",omitempty"`
+	IpamPoolId            *string            `json:",omitempty"`
 }
 
 // AllocateAddressOutput is a shape of AWS's API.
@@ -109,10 +112,11 @@ type AssociateIamInstanceProfileOutput struct {
 
 // AssociateRouteTableInput is a shape of AWS's API.
 type AssociateRouteTableInput struct {
-	DryRun       *bool   `json:",omitempty"`
-	RouteTableId *string `json:",omitempty"`
-	SubnetId     *string `json:",omitempty"`
-	GatewayId    *string `json:",omitempty"`
+	DryRun         *bool   `json:",omitempty"`
+	RouteTableId   *string `json:",omitempty"`
+	SubnetId       *string `json:",omitempty"`
+	GatewayId      *string `json:",omitempty"`
+	PublicIpv4Pool *string `json:",omitempty"`
 }
 
 // AssociateRouteTableOutput is a shape of AWS's API.
@@ -140,6 +144,7 @@ type AttachNetworkInterfaceInput struct {
 	NetworkInterfaceId  *string              `json:",omitempty"`
 	NetworkCardIndex    *int64               `json:",omitempty"`
 	EnaSrdSpecification *EnaSrdSpecification `json:",omitempty"`
+	EnaQueueCount       *int64               `json:",omitempty"`
 }
 
 // AttachNetworkInterfaceOutput is a shape of AWS's API.
@@ -150,10 +155,11 @@ type AttachNetworkInterfaceOutput struct {
 
 // AttachVolumeInput is a shape of AWS's API.
 type AttachVolumeInput struct {
-	Device     *string `json:",omitempty"`
-	InstanceId *string `json:",omitempty"`
-	VolumeId   *string `json:",omitempty"`
-	DryRun     *bool   `json:",omitempty"`
+	Device       *string `json:",omitempty"`
+	InstanceId   *string `json:",omitempty"`
+	VolumeId     *string `json:",omitempty"`
+	DryRun       *bool   `json:",omitempty"`
+	EbsCardIndex *int64  `json:",omitempty"`
 }
 
 // AttachVolumeOutput is a shape of AWS's API.
@@ -166,6 +172,7 @@ type AttachVolumeOutput struct {
 	DeleteOnTermination   *bool      `json:",omitempty"`
 	AssociatedResource    *string    `json:",omitempty"`
 	InstanceOwningService *string    `json:",omitempty"`
+	EbsCardIndex          *int64     `json:",omitempty"`
 }
 
 // AttachmentEnaSrdSpecification is a shape of AWS's API.
@@ -232,22 +239,42 @@ type AuthorizeSecurityGroupIngressOutput struct {
 
 // AvailabilityZone is a shape of AWS's API.
 type AvailabilityZone struct {
-	State              *string                   `json:",omitempty"`
-	OptInStatus        *string                   `json:",omitempty"`
-	Messages           []AvailabilityZoneMessage `json:",omitempty"`
-	RegionName         *string                   `json:",omitempty"`
-	ZoneName           *string                   `json:",omitempty"`
-	ZoneId             *string                   `json:",omitempty"`
-	GroupName          *string                   `json:",omitempty"`
-	NetworkBorderGroup *string                   `json:",omitempty"`
-	ZoneType           *string                   `json:",omitempty"`
-	ParentZoneName     *string                   `json:",omitempty"`
-	ParentZoneId       *string                   `json:",omitempty"`
+	State              *string                        `json:",omitempty"`
+	OptInStatus        *string                        `json:",omitempty"`
+	Messages           []AvailabilityZoneMessage      `json:",omitempty"`
+	RegionName         *string                        `json:",omitempty"`
+	ZoneName           *string                        `json:",omitempty"`
+	ZoneId             *string                        `json:",omitempty"`
+	GroupName          *string                        `json:",omitempty"`
+	NetworkBorderGroup *string                        `json:",omitempty"`
+	ZoneType           *string                        `json:",omitempty"`
+	ParentZoneName     *string                        `json:",omitempty"`
+	ParentZoneId       *string                        `json:",omitempty"`
+	GroupLongName      *string                        `json:",omitempty"`
+	Geography          []AvailabilityZoneGeography    `json:",omitempty"`
+	SubGeography       []AvailabilityZoneSubGeography `json:",omitempty"`
+}
+
+// AvailabilityZoneAddress is a shape of AWS's API.
+type AvailabilityZoneAddress struct {
+	AvailabilityZone   *string  `json:",omitempty"`
+	AvailabilityZoneId *string  `json:",omitempty"`
+	AllocationIds      []string `json:",omitempty"`
+}
+
+// AvailabilityZoneGeography is a shape of AWS's API.
+type AvailabilityZoneGeography struct {
+	Name *string `json:",omitempty"`
 }
 
 // AvailabilityZoneMessage is a shape of AWS's API.
 type AvailabilityZoneMessage struct {
 	Message *string `json:",omitempty"`
+}
+
+// AvailabilityZoneSubGeography is a shape of AWS's API.
+type AvailabilityZoneSubGeography struct {
+	Name *string `json:",omitempty"`
 }
 
 // AvailableCapacity is a shape of AWS's API.
@@ -268,6 +295,16 @@ type BaselineEbsBandwidthMbpsRequest struct {
 	Max *int64 `json:",omitempty"`
 }
 
+// BaselinePerformanceFactors is a shape of AWS's API.
+type BaselinePerformanceFactors struct {
+	Cpu *CpuPerformanceFactor `json:",omitempty"`
+}
+
+// BaselinePerformanceFactorsRequest is a shape of AWS's API.
+type BaselinePerformanceFactorsRequest struct {
+	Cpu *CpuPerformanceFactorRequest `json:",omitempty"`
+}
+
 // BlobAttributeValue is a shape of AWS's API.
 type BlobAttributeValue struct {
 	Value []byte `json:",omitempty"`
@@ -281,38 +318,63 @@ type BlockDeviceMapping struct {
 	NoDevice    *string         `json:",omitempty"`
 }
 
+// BlockPublicAccessStates is a shape of AWS's API.
+type BlockPublicAccessStates struct {
+	InternetGatewayBlockMode *string `json:",omitempty"`
+}
+
 // CapacityAllocation is a shape of AWS's API.
 type CapacityAllocation struct {
-	AllocationType *string `json:",omitempty"`
-	Count          *int64  `json:",omitempty"`
+	AllocationType     *string                           `json:",omitempty"`
+	Count              *int64                            `json:",omitempty"`
+	AllocationMetadata []CapacityAllocationMetadataEntry `json:",omitempty"`
+}
+
+// CapacityAllocationMetadataEntry is a shape of AWS's API.
+type CapacityAllocationMetadataEntry struct {
+	Key   *string `json:",omitempty"`
+	Value *string `json:",omitempty"`
 }
 
 // CapacityReservation is a shape of AWS's API.
 type CapacityReservation struct {
-	CapacityReservationId      *string              `json:",omitempty"`
-	OwnerId                    *string              `json:",omitempty"`
-	CapacityReservationArn     *string              `json:",omitempty"`
-	AvailabilityZoneId         *string              `json:",omitempty"`
-	InstanceType               *string              `json:",omitempty"`
-	InstancePlatform           *string              `json:",omitempty"`
-	AvailabilityZone           *string              `json:",omitempty"`
-	Tenancy                    *string              `json:",omitempty"`
-	TotalInstanceCount         *int64               `json:",omitempty"`
-	AvailableInstanceCount     *int64               `json:",omitempty"`
-	EbsOptimized               *bool                `json:",omitempty"`
-	EphemeralStorage           *bool                `json:",omitempty"`
-	State                      *string              `json:",omitempty"`
-	StartDate                  *time.Time           `json:",omitempty"`
-	EndDate                    *time.Time           `json:",omitempty"`
-	EndDateType                *string              `json:",omitempty"`
-	InstanceMatchCriteria      *string              `json:",omitempty"`
-	CreateDate                 *time.Time           `json:",omitempty"`
-	Tags                       []Tag                `json:",omitempty"`
-	OutpostArn                 *string              `json:",omitempty"`
-	CapacityReservationFleetId *string              `json:",omitempty"`
-	PlacementGroupArn          *string              `json:",omitempty"`
-	CapacityAllocations        []CapacityAllocation `json:",omitempty"`
-	ReservationType            *string              `json:",omitempty"`
+	CapacityReservationId           *string                            `json:",omitempty"`
+	OwnerId                         *string                            `json:",omitempty"`
+	CapacityReservationArn          *string                            `json:",omitempty"`
+	AvailabilityZoneId              *string                            `json:",omitempty"`
+	InstanceType                    *string                            `json:",omitempty"`
+	InstancePlatform                *string                            `json:",omitempty"`
+	AvailabilityZone                *string                            `json:",omitempty"`
+	Tenancy                         *string                            `json:",omitempty"`
+	TotalInstanceCount              *int64                             `json:",omitempty"`
+	AvailableInstanceCount          *int64                             `json:",omitempty"`
+	EbsOptimized                    *bool                              `json:",omitempty"`
+	EphemeralStorage                *bool                              `json:",omitempty"`
+	State                           *string                            `json:",omitempty"`
+	StartDate                       *time.Time                         `json:",omitempty"`
+	EndDate                         *time.Time                         `json:",omitempty"`
+	EndDateType                     *string                            `json:",omitempty"`
+	InstanceMatchCriteria           *string                            `json:",omitempty"`
+	CreateDate                      *time.Time                         `json:",omitempty"`
+	Tags                            []Tag                              `json:",omitempty"`
+	OutpostArn                      *string                            `json:",omitempty"`
+	CapacityReservationFleetId      *string                            `json:",omitempty"`
+	PlacementGroupArn               *string                            `json:",omitempty"`
+	CapacityAllocations             []CapacityAllocation               `json:",omitempty"`
+	ReservationType                 *string                            `json:",omitempty"`
+	UnusedReservationBillingOwnerId *string                            `json:",omitempty"`
+	CommitmentInfo                  *CapacityReservationCommitmentInfo `json:",omitempty"`
+	DeliveryPreference              *string                            `json:",omitempty"`
+	CapacityBlockId                 *string                            `json:",omitempty"`
+	Interruptible                   *bool                              `json:",omitempty"`
+	InterruptibleCapacityAllocation *InterruptibleCapacityAllocation   `json:",omitempty"`
+	InterruptionInfo                *InterruptionInfo                  `json:",omitempty"`
+}
+
+// CapacityReservationCommitmentInfo is a shape of AWS's API.
+type CapacityReservationCommitmentInfo struct {
+	CommittedInstanceCount *int64     `json:",omitempty"`
+	CommitmentEndDate      *time.Time `json:",omitempty"`
 }
 
 // CapacityReservationSpecification is a shape of AWS's API.
@@ -375,17 +437,20 @@ type ConnectionTrackingSpecificationResponse struct {
 
 // CopyImageInput is a shape of AWS's API.
 type CopyImageInput struct {
-	ClientToken           *string            `json:",omitempty"`
-	Description           *string            `json:",omitempty"`
-	Encrypted             *bool              `json:",omitempty"`
-	KmsKeyId              *string            `json:",omitempty"`
-	Name                  *string            `json:",omitempty"`
-	SourceImageId         *string            `json:",omitempty"`
-	SourceRegion          *string            `json:",omitempty"`
-	DestinationOutpostArn *string            `json:",omitempty"`
-	DryRun                *bool              `json:",omitempty"`
-	CopyImageTags         *bool              `json:",omitempty"`
-	TagSpecifications     []TagSpecification `json:",omitempty"`
+	ClientToken                           *string            `json:",omitempty"`
+	Description                           *string            `json:",omitempty"`
+	Encrypted                             *bool              `json:",omitempty"`
+	KmsKeyId                              *string            `json:",omitempty"`
+	Name                                  *string            `json:",omitempty"`
+	SourceImageId                         *string            `json:",omitempty"`
+	SourceRegion                          *string            `json:",omitempty"`
+	DestinationOutpostArn                 *string            `json:",omitempty"`
+	DryRun                                *bool              `json:",omitempty"`
+	CopyImageTags                         *bool              `json:",omitempty"`
+	TagSpecifications                     []TagSpecification `json:",omitempty"`
+	SnapshotCopyCompletionDurationMinutes *int64             `json:",omitempty"`
+	DestinationAvailabilityZone           *string            `json:",omitempty"`
+	DestinationAvailabilityZoneId         *string            `json:",omitempty"`
 }
 
 // CopyImageOutput is a shape of AWS's API.
@@ -395,23 +460,36 @@ type CopyImageOutput struct {
 
 // CpuOptions is a shape of AWS's API.
 type CpuOptions struct {
-	CoreCount      *int64  `json:",omitempty"`
-	ThreadsPerCore *int64  `json:",omitempty"`
-	AmdSevSnp      *string `json:",omitempty"`
+	CoreCount            *int64  `json:",omitempty"`
+	ThreadsPerCore       *int64  `json:",omitempty"`
+	AmdSevSnp            *string `json:",omitempty"`
+	NestedVirtualization *string `json:",omitempty"`
 }
 
 // CpuOptionsRequest is a shape of AWS's API.
 type CpuOptionsRequest struct {
-	CoreCount      *int64  `json:",omitempty"`
-	ThreadsPerCore *int64  `json:",omitempty"`
-	AmdSevSnp      *string `json:",omitempty"`
+	CoreCount            *int64  `json:",omitempty"`
+	ThreadsPerCore       *int64  `json:",omitempty"`
+	AmdSevSnp            *string `json:",omitempty"`
+	NestedVirtualization *string `json:",omitempty"`
+}
+
+// CpuPerformanceFactor is a shape of AWS's API.
+type CpuPerformanceFactor struct {
+	References []PerformanceFactorReference `json:",omitempty"`
+}
+
+// CpuPerformanceFactorRequest is a shape of AWS's API.
+type CpuPerformanceFactorRequest struct {
+	References []PerformanceFactorReferenceRequest `json:",omitempty"`
 }
 
 // CreateDefaultSubnetInput is a shape of AWS's API.
 type CreateDefaultSubnetInput struct {
-	AvailabilityZone *string `json:",omitempty"`
-	DryRun           *bool   `json:",omitempty"`
-	Ipv6Native       *bool   `json:",omitempty"`
+	AvailabilityZone   *string `json:",omitempty"`
+	DryRun             *bool   `json:",omitempty"`
+	Ipv6Native         *bool   `json:",omitempty"`
+	AvailabilityZoneId *string `json:",omitempty"`
 }
 
 // CreateDefaultSubnetOutput is a shape of AWS's API.
@@ -438,6 +516,7 @@ type CreateImageInput struct {
 	Name                *string              `json:",omitempty"`
 	NoReboot            *bool                `json:",omitempty"`
 	TagSpecifications   []TagSpecification   `json:",omitempty"`
+	SnapshotLocation    *string              `json:",omitempty"`
 }
 
 // CreateImageOutput is a shape of AWS's API.
@@ -482,6 +561,7 @@ type CreateLaunchTemplateInput struct {
 	VersionDescription *string                    `json:",omitempty"`
 	LaunchTemplateData *RequestLaunchTemplateData `json:",omitempty"`
 	TagSpecifications  []TagSpecification         `json:",omitempty"`
+	Operator           *OperatorRequest           `json:",omitempty"`
 }
 
 // CreateLaunchTemplateOutput is a shape of AWS's API.
@@ -510,16 +590,19 @@ type CreateLaunchTemplateVersionOutput struct {
 
 // CreateNatGatewayInput is a shape of AWS's API.
 type CreateNatGatewayInput struct {
-	AllocationId                   *string            `json:",omitempty"`
-	ClientToken                    *string            `json:",omitempty"`
-	DryRun                         *bool              `json:",omitempty"`
-	SubnetId                       *string            `json:",omitempty"`
-	TagSpecifications              []TagSpecification `json:",omitempty"`
-	ConnectivityType               *string            `json:",omitempty"`
-	PrivateIpAddress               *string            `json:",omitempty"`
-	SecondaryAllocationIds         []string           `json:",omitempty"`
-	SecondaryPrivateIpAddresses    []string           `json:",omitempty"`
-	SecondaryPrivateIpAddressCount *int64             `json:",omitempty"`
+	AllocationId                   *string                   `json:",omitempty"`
+	ClientToken                    *string                   `json:",omitempty"`
+	DryRun                         *bool                     `json:",omitempty"`
+	SubnetId                       *string                   `json:",omitempty"`
+	TagSpecifications              []TagSpecification        `json:",omitempty"`
+	ConnectivityType               *string                   `json:",omitempty"`
+	PrivateIpAddress               *string                   `json:",omitempty"`
+	SecondaryAllocationIds         []string                  `json:",omitempty"`
+	SecondaryPrivateIpAddresses    []string                  `json:",omitempty"`
+	SecondaryPrivateIpAddressCount *int64                    `json:",omitempty"`
+	AvailabilityMode               *string                   `json:",omitempty"`
+	VpcId                          *string                   `json:",omitempty"`
+	AvailabilityZoneAddresses      []AvailabilityZoneAddress `json:",omitempty"`
 }
 
 // CreateNatGatewayOutput is a shape of AWS's API.
@@ -548,6 +631,7 @@ type CreateNetworkInterfaceInput struct {
 	ClientToken                     *string                                 `json:",omitempty"`
 	EnablePrimaryIpv6               *bool                                   `json:",omitempty"`
 	ConnectionTrackingSpecification *ConnectionTrackingSpecificationRequest `json:",omitempty"`
+	Operator                        *OperatorRequest                        `json:",omitempty"`
 }
 
 // CreateNetworkInterfaceOutput is a shape of AWS's API.
@@ -564,6 +648,8 @@ type CreatePlacementGroupInput struct {
 	PartitionCount    *int64             `json:",omitempty"`
 	TagSpecifications []TagSpecification `json:",omitempty"`
 	SpreadLevel       *string            `json:",omitempty"`
+	LinkedGroupId     *string            `json:",omitempty"`
+	Operator          *OperatorRequest   `json:",omitempty"`
 }
 
 // CreatePlacementGroupOutput is a shape of AWS's API.
@@ -589,6 +675,7 @@ type CreateRouteInput struct {
 	RouteTableId                *string `json:",omitempty"`
 	VpcPeeringConnectionId      *string `json:",omitempty"`
 	CoreNetworkArn              *string `json:",omitempty"`
+	OdbNetworkArn               *string `json:",omitempty"`
 }
 
 // CreateRouteOutput is a shape of AWS's API.
@@ -621,8 +708,9 @@ type CreateSecurityGroupInput struct {
 
 // CreateSecurityGroupOutput is a shape of AWS's API.
 type CreateSecurityGroupOutput struct {
-	GroupId *string `json:",omitempty"`
-	Tags    []Tag   `json:",omitempty"`
+	GroupId          *string `json:",omitempty"`
+	Tags             []Tag   `json:",omitempty"`
+	SecurityGroupArn *string `json:",omitempty"`
 }
 
 // CreateSnapshotInput is a shape of AWS's API.
@@ -632,28 +720,34 @@ type CreateSnapshotInput struct {
 	VolumeId          *string            `json:",omitempty"`
 	TagSpecifications []TagSpecification `json:",omitempty"`
 	DryRun            *bool              `json:",omitempty"`
+	Location          *string            `json:",omitempty"`
 }
 
 // CreateSnapshotOutput is a shape of AWS's API.
 type CreateSnapshotOutput struct {
-	DataEncryptionKeyId *string    `json:",omitempty"`
-	Description         *string    `json:",omitempty"`
-	Encrypted           *bool      `json:",omitempty"`
-	KmsKeyId            *string    `json:",omitempty"`
-	OwnerId             *string    `json:",omitempty"`
-	Progress            *string    `json:",omitempty"`
-	SnapshotId          *string    `json:",omitempty"`
-	StartTime           *time.Time `json:",omitempty"`
-	State               *string    `json:",omitempty"`
-	StateMessage        *string    `json:",omitempty"`
-	VolumeId            *string    `json:",omitempty"`
-	VolumeSize          *int64     `json:",omitempty"`
-	OwnerAlias          *string    `json:",omitempty"`
-	OutpostArn          *string    `json:",omitempty"`
-	Tags                []Tag      `json:",omitempty"`
-	StorageTier         *string    `json:",omitempty"`
-	RestoreExpiryTime   *time.Time `json:",omitempty"`
-	SseType             *string    `json:",omitempty"`
+	DataEncryptionKeyId       *string    `json:",omitempty"`
+	Description               *string    `json:",omitempty"`
+	Encrypted                 *bool      `json:",omitempty"`
+	KmsKeyId                  *string    `json:",omitempty"`
+	OwnerId                   *string    `json:",omitempty"`
+	Progress                  *string    `json:",omitempty"`
+	SnapshotId                *string    `json:",omitempty"`
+	StartTime                 *time.Time `json:",omitempty"`
+	State                     *string    `json:",omitempty"`
+	StateMessage              *string    `json:",omitempty"`
+	VolumeId                  *string    `json:",omitempty"`
+	VolumeSize                *int64     `json:",omitempty"`
+	OwnerAlias                *string    `json:",omitempty"`
+	OutpostArn                *string    `json:",omitempty"`
+	Tags                      []Tag      `json:",omitempty"`
+	StorageTier               *string    `json:",omitempty"`
+	RestoreExpiryTime         *time.Time `json:",omitempty"`
+	SseType                   *string    `json:",omitempty"`
+	AvailabilityZone          *string    `json:",omitempty"`
+	TransferType              *string    `json:",omitempty"`
+	CompletionDurationMinutes *int64     `json:",omitempty"`
+	CompletionTime            *time.Time `json:",omitempty"`
+	FullSnapshotSizeInBytes   *int64     `json:",omitempty"`
 }
 
 // CreateSubnetInput is a shape of AWS's API.
@@ -691,58 +785,68 @@ type CreateTagsOutput struct {
 
 // CreateVolumeInput is a shape of AWS's API.
 type CreateVolumeInput struct {
-	AvailabilityZone   *string            `json:",omitempty"`
-	Encrypted          *bool              `json:",omitempty"`
-	Iops               *int64             `json:",omitempty"`
-	KmsKeyId           *string            `json:",omitempty"`
-	OutpostArn         *string            `json:",omitempty"`
-	Size               *int64             `json:",omitempty"`
-	SnapshotId         *string            `json:",omitempty"`
-	VolumeType         *string            `json:",omitempty"`
-	DryRun             *bool              `json:",omitempty"`
-	TagSpecifications  []TagSpecification `json:",omitempty"`
-	MultiAttachEnabled *bool              `json:",omitempty"`
-	Throughput         *int64             `json:",omitempty"`
-	ClientToken        *string            `json:",omitempty"`
+	AvailabilityZone         *string            `json:",omitempty"`
+	Encrypted                *bool              `json:",omitempty"`
+	Iops                     *int64             `json:",omitempty"`
+	KmsKeyId                 *string            `json:",omitempty"`
+	OutpostArn               *string            `json:",omitempty"`
+	Size                     *int64             `json:",omitempty"`
+	SnapshotId               *string            `json:",omitempty"`
+	VolumeType               *string            `json:",omitempty"`
+	DryRun                   *bool              `json:",omitempty"`
+	TagSpecifications        []TagSpecification `json:",omitempty"`
+	MultiAttachEnabled       *bool              `json:",omitempty"`
+	Throughput               *int64             `json:",omitempty"`
+	ClientToken              *string            `json:",omitempty"`
+	AvailabilityZoneId       *string            `json:",omitempty"`
+	VolumeInitializationRate *int64             `json:",omitempty"`
+	Operator                 *OperatorRequest   `json:",omitempty"`
 }
 
 // CreateVolumeOutput is a shape of AWS's API.
 type CreateVolumeOutput struct {
-	Attachments        []VolumeAttachment `json:",omitempty"`
-	AvailabilityZone   *string            `json:",omitempty"`
-	CreateTime         *time.Time         `json:",omitempty"`
-	Encrypted          *bool              `json:",omitempty"`
-	KmsKeyId           *string            `json:",omitempty"`
-	OutpostArn         *string            `json:",omitempty"`
-	Size               *int64             `json:",omitempty"`
-	SnapshotId         *string            `json:",omitempty"`
-	State              *string            `json:",omitempty"`
-	VolumeId           *string            `json:",omitempty"`
-	Iops               *int64             `json:",omitempty"`
-	Tags               []Tag              `json:",omitempty"`
-	VolumeType         *string            `json:",omitempty"`
-	FastRestored       *bool              `json:",omitempty"`
-	MultiAttachEnabled *bool              `json:",omitempty"`
-	Throughput         *int64             `json:",omitempty"`
-	SseType            *string            `json:",omitempty"`
+	Attachments              []VolumeAttachment `json:",omitempty"`
+	AvailabilityZone         *string            `json:",omitempty"`
+	CreateTime               *time.Time         `json:",omitempty"`
+	Encrypted                *bool              `json:",omitempty"`
+	KmsKeyId                 *string            `json:",omitempty"`
+	OutpostArn               *string            `json:",omitempty"`
+	Size                     *int64             `json:",omitempty"`
+	SnapshotId               *string            `json:",omitempty"`
+	State                    *string            `json:",omitempty"`
+	VolumeId                 *string            `json:",omitempty"`
+	Iops                     *int64             `json:",omitempty"`
+	Tags                     []Tag              `json:",omitempty"`
+	VolumeType               *string            `json:",omitempty"`
+	FastRestored             *bool              `json:",omitempty"`
+	MultiAttachEnabled       *bool              `json:",omitempty"`
+	Throughput               *int64             `json:",omitempty"`
+	SseType                  *string            `json:",omitempty"`
+	AvailabilityZoneId       *string            `json:",omitempty"`
+	SourceVolumeId           *string            `json:",omitempty"`
+	Operator                 *OperatorResponse  `json:",omitempty"`
+	VolumeInitializationRate *int64             `json:",omitempty"`
 }
 
 // CreateVpcEndpointInput is a shape of AWS's API.
 type CreateVpcEndpointInput struct {
-	DryRun               *bool                    `json:",omitempty"`
-	VpcEndpointType      *string                  `json:",omitempty"`
-	VpcId                *string                  `json:",omitempty"`
-	ServiceName          *string                  `json:",omitempty"`
-	PolicyDocument       *string                  `json:",omitempty"`
-	RouteTableIds        []string                 `json:",omitempty"`
-	SubnetIds            []string                 `json:",omitempty"`
-	SecurityGroupIds     []string                 `json:",omitempty"`
-	IpAddressType        *string                  `json:",omitempty"`
-	DnsOptions           *DnsOptionsSpecification `json:",omitempty"`
-	ClientToken          *string                  `json:",omitempty"`
-	PrivateDnsEnabled    *bool                    `json:",omitempty"`
-	TagSpecifications    []TagSpecification       `json:",omitempty"`
-	SubnetConfigurations []SubnetConfiguration    `json:",omitempty"`
+	DryRun                   *bool                    `json:",omitempty"`
+	VpcEndpointType          *string                  `json:",omitempty"`
+	VpcId                    *string                  `json:",omitempty"`
+	ServiceName              *string                  `json:",omitempty"`
+	PolicyDocument           *string                  `json:",omitempty"`
+	RouteTableIds            []string                 `json:",omitempty"`
+	SubnetIds                []string                 `json:",omitempty"`
+	SecurityGroupIds         []string                 `json:",omitempty"`
+	IpAddressType            *string                  `json:",omitempty"`
+	DnsOptions               *DnsOptionsSpecification `json:",omitempty"`
+	ClientToken              *string                  `json:",omitempty"`
+	PrivateDnsEnabled        *bool                    `json:",omitempty"`
+	TagSpecifications        []TagSpecification       `json:",omitempty"`
+	SubnetConfigurations     []SubnetConfiguration    `json:",omitempty"`
+	ServiceNetworkArn        *string                  `json:",omitempty"`
+	ResourceConfigurationArn *string                  `json:",omitempty"`
+	ServiceRegion            *string                  `json:",omitempty"`
 }
 
 // CreateVpcEndpointOutput is a shape of AWS's API.
@@ -753,18 +857,19 @@ type CreateVpcEndpointOutput struct {
 
 // CreateVpcInput is a shape of AWS's API.
 type CreateVpcInput struct {
-	CidrBlock                       *string            `json:",omitempty"`
-	AmazonProvidedIpv6CidrBlock     *bool              `json:",omitempty"`
-	Ipv6Pool                        *string            `json:",omitempty"`
-	Ipv6CidrBlock                   *string            `json:",omitempty"`
-	Ipv4IpamPoolId                  *string            `json:",omitempty"`
-	Ipv4NetmaskLength               *int64             `json:",omitempty"`
-	Ipv6IpamPoolId                  *string            `json:",omitempty"`
-	Ipv6NetmaskLength               *int64             `json:",omitempty"`
-	DryRun                          *bool              `json:",omitempty"`
-	InstanceTenancy                 *string            `json:",omitempty"`
-	Ipv6CidrBlockNetworkBorderGroup *string            `json:",omitempty"`
-	TagSpecifications               []TagSpecification `json:",omitempty"`
+	CidrBlock                       *string                            `json:",omitempty"`
+	AmazonProvidedIpv6CidrBlock     *bool                              `json:",omitempty"`
+	Ipv6Pool                        *string                            `json:",omitempty"`
+	Ipv6CidrBlock                   *string                            `json:",omitempty"`
+	Ipv4IpamPoolId                  *string                            `json:",omitempty"`
+	Ipv4NetmaskLength               *int64                             `json:",omitempty"`
+	Ipv6IpamPoolId                  *string                            `json:",omitempty"`
+	Ipv6NetmaskLength               *int64                             `json:",omitempty"`
+	DryRun                          *bool                              `json:",omitempty"`
+	InstanceTenancy                 *string                            `json:",omitempty"`
+	Ipv6CidrBlockNetworkBorderGroup *string                            `json:",omitempty"`
+	TagSpecifications               []TagSpecification                 `json:",omitempty"`
+	VpcEncryptionControl            *VpcEncryptionControlConfiguration `json:",omitempty"`
 }
 
 // CreateVpcOutput is a shape of AWS's API.
@@ -780,6 +885,13 @@ type CreditSpecification struct {
 // CreditSpecificationRequest is a shape of AWS's API.
 type CreditSpecificationRequest struct {
 	CpuCredits *string `json:",omitempty"`
+}
+
+// DefaultConnectionTrackingConfiguration is a shape of AWS's API.
+type DefaultConnectionTrackingConfiguration struct {
+	DefaultTcpEstablishedTimeout *int64 `json:",omitempty"`
+	DefaultUdpTimeout            *int64 `json:",omitempty"`
+	DefaultUdpStreamTimeout      *int64 `json:",omitempty"`
 }
 
 // DeleteInternetGatewayInput is a shape of AWS's API.
@@ -909,6 +1021,8 @@ type DeleteSecurityGroupInput struct {
 
 // DeleteSecurityGroupOutput is a shape of AWS's API.
 type DeleteSecurityGroupOutput struct {
+	Return  *bool   `json:",omitempty"`
+	GroupId *string `json:",omitempty"`
 }
 
 // DeleteSnapshotInput is a shape of AWS's API.
@@ -919,6 +1033,12 @@ type DeleteSnapshotInput struct {
 
 // DeleteSnapshotOutput is a shape of AWS's API.
 type DeleteSnapshotOutput struct {
+}
+
+// DeleteSnapshotReturnCode is a shape of AWS's API.
+type DeleteSnapshotReturnCode struct {
+	SnapshotId *string `json:",omitempty"`
+	ReturnCode *string `json:",omitempty"`
 }
 
 // DeleteSubnetInput is a shape of AWS's API.
@@ -975,12 +1095,15 @@ type DeleteVpcOutput struct {
 
 // DeregisterImageInput is a shape of AWS's API.
 type DeregisterImageInput struct {
-	ImageId *string `json:",omitempty"`
-	DryRun  *bool   `json:",omitempty"`
+	ImageId                   *string `json:",omitempty"`
+	DryRun                    *bool   `json:",omitempty"`
+	DeleteAssociatedSnapshots *bool   `json:",omitempty"`
 }
 
 // DeregisterImageOutput is a shape of AWS's API.
 type DeregisterImageOutput struct {
+	Return                *bool                      `json:",omitempty"`
+	DeleteSnapshotResults []DeleteSnapshotReturnCode `json:",omitempty"`
 }
 
 // DescribeAccountAttributesInput is a shape of AWS's API.
@@ -1183,12 +1306,13 @@ type DescribeInstanceEventWindowsOutput struct {
 
 // DescribeInstanceStatusInput is a shape of AWS's API.
 type DescribeInstanceStatusInput struct {
-	Filters             []Filter `json:",omitempty"`
-	InstanceIds         []string `json:",omitempty"`
-	MaxResults          *int64   `json:",omitempty"`
-	NextToken           *string  `json:",omitempty"`
-	DryRun              *bool    `json:",omitempty"`
-	IncludeAllInstances *bool    `json:",omitempty"`
+	Filters                 []Filter `json:",omitempty"`
+	InstanceIds             []string `json:",omitempty"`
+	MaxResults              *int64   `json:",omitempty"`
+	NextToken               *string  `json:",omitempty"`
+	DryRun                  *bool    `json:",omitempty"`
+	IncludeAllInstances     *bool    `json:",omitempty"`
+	IncludeManagedResources *bool    `json:",omitempty"`
 }
 
 // DescribeInstanceStatusOutput is a shape of AWS's API.
@@ -1214,11 +1338,12 @@ type DescribeInstanceTypeOfferingsOutput struct {
 
 // DescribeInstanceTypesInput is a shape of AWS's API.
 type DescribeInstanceTypesInput struct {
-	DryRun        *bool    `json:",omitempty"`
-	InstanceTypes []string `json:",omitempty"`
-	Filters       []Filter `json:",omitempty"`
-	MaxResults    *int64   `json:",omitempty"`
-	NextToken     *string  `json:",omitempty"`
+	DryRun                     *bool    `json:",omitempty"`
+	InstanceTypes              []string `json:",omitempty"`
+	Filters                    []Filter `json:",omitempty"`
+	MaxResults                 *int64   `json:",omitempty"`
+	NextToken                  *string  `json:",omitempty"`
+	IncludeUnsupportedInRegion *bool    `json:",omitempty"`
 }
 
 // DescribeInstanceTypesOutput is a shape of AWS's API.
@@ -1229,11 +1354,12 @@ type DescribeInstanceTypesOutput struct {
 
 // DescribeInstancesInput is a shape of AWS's API.
 type DescribeInstancesInput struct {
-	Filters     []Filter `json:",omitempty"`
-	InstanceIds []string `json:",omitempty"`
-	DryRun      *bool    `json:",omitempty"`
-	MaxResults  *int64   `json:",omitempty"`
-	NextToken   *string  `json:",omitempty"`
+	Filters                 []Filter `json:",omitempty"`
+	InstanceIds             []string `json:",omitempty"`
+	DryRun                  *bool    `json:",omitempty"`
+	MaxResults              *int64   `json:",omitempty"`
+	NextToken               *string  `json:",omitempty"`
+	IncludeManagedResources *bool    `json:",omitempty"`
 }
 
 // DescribeInstancesOutput is a shape of AWS's API.
@@ -1273,16 +1399,17 @@ type DescribeKeyPairsOutput struct {
 
 // DescribeLaunchTemplateVersionsInput is a shape of AWS's API.
 type DescribeLaunchTemplateVersionsInput struct {
-	DryRun             *bool    `json:",omitempty"`
-	LaunchTemplateId   *string  `json:",omitempty"`
-	LaunchTemplateName *string  `json:",omitempty"`
-	Versions           []string `json:",omitempty"`
-	MinVersion         *string  `json:",omitempty"`
-	MaxVersion         *string  `json:",omitempty"`
-	NextToken          *string  `json:",omitempty"`
-	MaxResults         *int64   `json:",omitempty"`
-	Filters            []Filter `json:",omitempty"`
-	ResolveAlias       *bool    `json:",omitempty"`
+	DryRun                  *bool    `json:",omitempty"`
+	LaunchTemplateId        *string  `json:",omitempty"`
+	LaunchTemplateName      *string  `json:",omitempty"`
+	Versions                []string `json:",omitempty"`
+	MinVersion              *string  `json:",omitempty"`
+	MaxVersion              *string  `json:",omitempty"`
+	NextToken               *string  `json:",omitempty"`
+	MaxResults              *int64   `json:",omitempty"`
+	Filters                 []Filter `json:",omitempty"`
+	ResolveAlias            *bool    `json:",omitempty"`
+	IncludeManagedResources *bool    `json:",omitempty"`
 }
 
 // DescribeLaunchTemplateVersionsOutput is a shape of AWS's API.
@@ -1293,12 +1420,13 @@ type DescribeLaunchTemplateVersionsOutput struct {
 
 // DescribeLaunchTemplatesInput is a shape of AWS's API.
 type DescribeLaunchTemplatesInput struct {
-	DryRun              *bool    `json:",omitempty"`
-	LaunchTemplateIds   []string `json:",omitempty"`
-	LaunchTemplateNames []string `json:",omitempty"`
-	Filters             []Filter `json:",omitempty"`
-	NextToken           *string  `json:",omitempty"`
-	MaxResults          *int64   `json:",omitempty"`
+	DryRun                  *bool    `json:",omitempty"`
+	LaunchTemplateIds       []string `json:",omitempty"`
+	LaunchTemplateNames     []string `json:",omitempty"`
+	Filters                 []Filter `json:",omitempty"`
+	NextToken               *string  `json:",omitempty"`
+	MaxResults              *int64   `json:",omitempty"`
+	IncludeManagedResources *bool    `json:",omitempty"`
 }
 
 // DescribeLaunchTemplatesOutput is a shape of AWS's API.
@@ -1371,11 +1499,12 @@ type DescribeNetworkInterfaceAttributeOutput struct {
 
 // DescribeNetworkInterfacesInput is a shape of AWS's API.
 type DescribeNetworkInterfacesInput struct {
-	Filters             []Filter `json:",omitempty"`
-	DryRun              *bool    `json:",omitempty"`
-	NetworkInterfaceIds []string `json:",omitempty"`
-	NextToken           *string  `json:",omitempty"`
-	MaxResults          *int64   `json:",omitempty"`
+	Filters                 []Filter `json:",omitempty"`
+	DryRun                  *bool    `json:",omitempty"`
+	NetworkInterfaceIds     []string `json:",omitempty"`
+	NextToken               *string  `json:",omitempty"`
+	MaxResults              *int64   `json:",omitempty"`
+	IncludeManagedResources *bool    `json:",omitempty"`
 }
 
 // DescribeNetworkInterfacesOutput is a shape of AWS's API.
@@ -1559,11 +1688,12 @@ type DescribeTagsOutput struct {
 
 // DescribeVolumeStatusInput is a shape of AWS's API.
 type DescribeVolumeStatusInput struct {
-	Filters    []Filter `json:",omitempty"`
-	MaxResults *int64   `json:",omitempty"`
-	NextToken  *string  `json:",omitempty"`
-	VolumeIds  []string `json:",omitempty"`
-	DryRun     *bool    `json:",omitempty"`
+	Filters                 []Filter `json:",omitempty"`
+	MaxResults              *int64   `json:",omitempty"`
+	NextToken               *string  `json:",omitempty"`
+	VolumeIds               []string `json:",omitempty"`
+	DryRun                  *bool    `json:",omitempty"`
+	IncludeManagedResources *bool    `json:",omitempty"`
 }
 
 // DescribeVolumeStatusOutput is a shape of AWS's API.
@@ -1574,11 +1704,12 @@ type DescribeVolumeStatusOutput struct {
 
 // DescribeVolumesInput is a shape of AWS's API.
 type DescribeVolumesInput struct {
-	Filters    []Filter `json:",omitempty"`
-	VolumeIds  []string `json:",omitempty"`
-	DryRun     *bool    `json:",omitempty"`
-	MaxResults *int64   `json:",omitempty"`
-	NextToken  *string  `json:",omitempty"`
+	Filters                 []Filter `json:",omitempty"`
+	VolumeIds               []string `json:",omitempty"`
+	DryRun                  *bool    `json:",omitempty"`
+	MaxResults              *int64   `json:",omitempty"`
+	NextToken               *string  `json:",omitempty"`
+	IncludeManagedResources *bool    `json:",omitempty"`
 }
 
 // DescribeVolumesOutput is a shape of AWS's API.
@@ -1698,6 +1829,7 @@ type DetachVolumeOutput struct {
 	DeleteOnTermination   *bool      `json:",omitempty"`
 	AssociatedResource    *string    `json:",omitempty"`
 	InstanceOwningService *string    `json:",omitempty"`
+	EbsCardIndex          *int64     `json:",omitempty"`
 }
 
 // DhcpConfiguration is a shape of AWS's API.
@@ -1760,45 +1892,70 @@ type DnsEntry struct {
 
 // DnsOptions is a shape of AWS's API.
 type DnsOptions struct {
-	DnsRecordIpType                          *string `json:",omitempty"`
-	PrivateDnsOnlyForInboundResolverEndpoint *bool   `json:",omitempty"`
+	DnsRecordIpType                          *string  `json:",omitempty"`
+	PrivateDnsOnlyForInboundResolverEndpoint *bool    `json:",omitempty"`
+	PrivateDnsPreference                     *string  `json:",omitempty"`
+	PrivateDnsSpecifiedDomains               []string `json:",omitempty"`
 }
 
 // DnsOptionsSpecification is a shape of AWS's API.
 type DnsOptionsSpecification struct {
-	DnsRecordIpType                          *string `json:",omitempty"`
-	PrivateDnsOnlyForInboundResolverEndpoint *bool   `json:",omitempty"`
+	DnsRecordIpType                          *string  `json:",omitempty"`
+	PrivateDnsOnlyForInboundResolverEndpoint *bool    `json:",omitempty"`
+	PrivateDnsPreference                     *string  `json:",omitempty"`
+	PrivateDnsSpecifiedDomains               []string `json:",omitempty"`
 }
 
 // EbsBlockDevice is a shape of AWS's API.
 type EbsBlockDevice struct {
-	DeleteOnTermination *bool   `json:",omitempty"`
-	Iops                *int64  `json:",omitempty"`
-	SnapshotId          *string `json:",omitempty"`
-	VolumeSize          *int64  `json:",omitempty"`
-	VolumeType          *string `json:",omitempty"`
-	KmsKeyId            *string `json:",omitempty"`
-	Throughput          *int64  `json:",omitempty"`
-	OutpostArn          *string `json:",omitempty"`
-	Encrypted           *bool   `json:",omitempty"`
+	DeleteOnTermination      *bool   `json:",omitempty"`
+	Iops                     *int64  `json:",omitempty"`
+	SnapshotId               *string `json:",omitempty"`
+	VolumeSize               *int64  `json:",omitempty"`
+	VolumeType               *string `json:",omitempty"`
+	KmsKeyId                 *string `json:",omitempty"`
+	Throughput               *int64  `json:",omitempty"`
+	OutpostArn               *string `json:",omitempty"`
+	Encrypted                *bool   `json:",omitempty"`
+	AvailabilityZone         *string `json:",omitempty"`
+	VolumeInitializationRate *int64  `json:",omitempty"`
+	AvailabilityZoneId       *string `json:",omitempty"`
+	EbsCardIndex             *int64  `json:",omitempty"`
+}
+
+// EbsCardInfo is a shape of AWS's API.
+type EbsCardInfo struct {
+	EbsCardIndex             *int64   `json:",omitempty"`
+	BaselineBandwidthInMbps  *int64   `json:",omitempty"`
+	BaselineThroughputInMBps *float64 `json:",omitempty"`
+	BaselineIops             *int64   `json:",omitempty"`
+	MaximumBandwidthInMbps   *int64   `json:",omitempty"`
+	MaximumThroughputInMBps  *float64 `json:",omitempty"`
+	MaximumIops              *int64   `json:",omitempty"`
 }
 
 // EbsInfo is a shape of AWS's API.
 type EbsInfo struct {
-	EbsOptimizedSupport *string           `json:",omitempty"`
-	EncryptionSupport   *string           `json:",omitempty"`
-	EbsOptimizedInfo    *EbsOptimizedInfo `json:",omitempty"`
-	NvmeSupport         *string           `json:",omitempty"`
+	EbsOptimizedSupport   *string           `json:",omitempty"`
+	EncryptionSupport     *string           `json:",omitempty"`
+	EbsOptimizedInfo      *EbsOptimizedInfo `json:",omitempty"`
+	NvmeSupport           *string           `json:",omitempty"`
+	MaximumEbsAttachments *int64            `json:",omitempty"`
+	AttachmentLimitType   *string           `json:",omitempty"`
+	MaximumEbsCards       *int64            `json:",omitempty"`
+	EbsCards              []EbsCardInfo     `json:",omitempty"`
 }
 
 // EbsInstanceBlockDevice is a shape of AWS's API.
 type EbsInstanceBlockDevice struct {
-	AttachTime          *time.Time `json:",omitempty"`
-	DeleteOnTermination *bool      `json:",omitempty"`
-	Status              *string    `json:",omitempty"`
-	VolumeId            *string    `json:",omitempty"`
-	AssociatedResource  *string    `json:",omitempty"`
-	VolumeOwnerId       *string    `json:",omitempty"`
+	AttachTime          *time.Time        `json:",omitempty"`
+	DeleteOnTermination *bool             `json:",omitempty"`
+	Status              *string           `json:",omitempty"`
+	VolumeId            *string           `json:",omitempty"`
+	AssociatedResource  *string           `json:",omitempty"`
+	VolumeOwnerId       *string           `json:",omitempty"`
+	Operator            *OperatorResponse `json:",omitempty"`
+	EbsCardIndex        *int64            `json:",omitempty"`
 }
 
 // EbsInstanceBlockDeviceSpecification is a shape of AWS's API.
@@ -1815,6 +1972,19 @@ type EbsOptimizedInfo struct {
 	MaximumBandwidthInMbps   *int64   `json:",omitempty"`
 	MaximumThroughputInMBps  *float64 `json:",omitempty"`
 	MaximumIops              *int64   `json:",omitempty"`
+}
+
+// EbsStatusDetails is a shape of AWS's API.
+type EbsStatusDetails struct {
+	ImpairedSince *time.Time `json:",omitempty"`
+	Name          *string    `json:",omitempty"`
+	Status        *string    `json:",omitempty"`
+}
+
+// EbsStatusSummary is a shape of AWS's API.
+type EbsStatusSummary struct {
+	Details []EbsStatusDetails `json:",omitempty"`
+	Status  *string            `json:",omitempty"`
 }
 
 // EfaInfo is a shape of AWS's API.
@@ -1972,10 +2142,13 @@ type GetPasswordDataOutput struct {
 
 // GpuDeviceInfo is a shape of AWS's API.
 type GpuDeviceInfo struct {
-	Name         *string              `json:",omitempty"`
-	Manufacturer *string              `json:",omitempty"`
-	Count        *int64               `json:",omitempty"`
-	MemoryInfo   *GpuDeviceMemoryInfo `json:",omitempty"`
+	Name             *string              `json:",omitempty"`
+	Manufacturer     *string              `json:",omitempty"`
+	Count            *int64               `json:",omitempty"`
+	MemoryInfo       *GpuDeviceMemoryInfo `json:",omitempty"`
+	LogicalGpuCount  *int64               `json:",omitempty"`
+	GpuPartitionSize *float64             `json:",omitempty"`
+	Workloads        []string             `json:",omitempty"`
 }
 
 // GpuDeviceMemoryInfo is a shape of AWS's API.
@@ -2107,6 +2280,10 @@ type Image struct {
 	SourceInstanceId         *string              `json:",omitempty"`
 	DeregistrationProtection *string              `json:",omitempty"`
 	LastLaunchedTime         *string              `json:",omitempty"`
+	ImageAllowed             *bool                `json:",omitempty"`
+	SourceImageId            *string              `json:",omitempty"`
+	SourceImageRegion        *string              `json:",omitempty"`
+	FreeTierEligible         *bool                `json:",omitempty"`
 }
 
 // ImportKeyPairInput is a shape of AWS's API.
@@ -2142,6 +2319,13 @@ type InferenceDeviceInfo struct {
 // InferenceDeviceMemoryInfo is a shape of AWS's API.
 type InferenceDeviceMemoryInfo struct {
 	SizeInMiB *int64 `json:",omitempty"`
+}
+
+// InitializationStatusDetails is a shape of AWS's API.
+type InitializationStatusDetails struct {
+	InitializationType               *string `json:",omitempty"`
+	Progress                         *int64  `json:",omitempty"`
+	EstimatedTimeToCompleteInSeconds *int64  `json:",omitempty"`
 }
 
 // Instance is a shape of AWS's API.
@@ -2203,6 +2387,10 @@ type Instance struct {
 	TpmSupport                              *string                                   `json:",omitempty"`
 	MaintenanceOptions                      *InstanceMaintenanceOptions               `json:",omitempty"`
 	CurrentInstanceBootMode                 *string                                   `json:",omitempty"`
+	CapacityBlockId                         *string                                   `json:",omitempty"`
+	NetworkPerformanceOptions               *InstanceNetworkPerformanceOptions        `json:",omitempty"`
+	Operator                                *OperatorResponse                         `json:",omitempty"`
+	SecondaryInterfaces                     []InstanceSecondaryInterface              `json:",omitempty"`
 }
 
 // InstanceAttachmentEnaSrdSpecification is a shape of AWS's API.
@@ -2292,7 +2480,8 @@ type InstanceIpv6Prefix struct {
 
 // InstanceMaintenanceOptions is a shape of AWS's API.
 type InstanceMaintenanceOptions struct {
-	AutoRecovery *string `json:",omitempty"`
+	AutoRecovery    *string `json:",omitempty"`
+	RebootMigration *string `json:",omitempty"`
 }
 
 // InstanceMaintenanceOptionsRequest is a shape of AWS's API.
@@ -2312,6 +2501,9 @@ type InstanceMetadataDefaultsResponse struct {
 	HttpPutResponseHopLimit *int64  `json:",omitempty"`
 	HttpEndpoint            *string `json:",omitempty"`
 	InstanceMetadataTags    *string `json:",omitempty"`
+	ManagedBy               *string `json:",omitempty"`
+	ManagedExceptionMessage *string `json:",omitempty"`
+	HttpTokensEnforced      *string `json:",omitempty"`
 }
 
 // InstanceMetadataOptionsRequest is a shape of AWS's API.
@@ -2360,6 +2552,7 @@ type InstanceNetworkInterface struct {
 	Ipv4Prefixes                    []InstanceIpv4Prefix                     `json:",omitempty"`
 	Ipv6Prefixes                    []InstanceIpv6Prefix                     `json:",omitempty"`
 	ConnectionTrackingConfiguration *ConnectionTrackingSpecificationResponse `json:",omitempty"`
+	Operator                        *OperatorResponse                        `json:",omitempty"`
 }
 
 // InstanceNetworkInterfaceAssociation is a shape of AWS's API.
@@ -2380,6 +2573,7 @@ type InstanceNetworkInterfaceAttachment struct {
 	Status              *string                                `json:",omitempty"`
 	NetworkCardIndex    *int64                                 `json:",omitempty"`
 	EnaSrdSpecification *InstanceAttachmentEnaSrdSpecification `json:",omitempty"`
+	EnaQueueCount       *int64                                 `json:",omitempty"`
 }
 
 // InstanceNetworkInterfaceSpecification is a shape of AWS's API.
@@ -2406,6 +2600,17 @@ type InstanceNetworkInterfaceSpecification struct {
 	PrimaryIpv6                     *bool                                   `json:",omitempty"`
 	EnaSrdSpecification             *EnaSrdSpecificationRequest             `json:",omitempty"`
 	ConnectionTrackingSpecification *ConnectionTrackingSpecificationRequest `json:",omitempty"`
+	EnaQueueCount                   *int64                                  `json:",omitempty"`
+}
+
+// InstanceNetworkPerformanceOptions is a shape of AWS's API.
+type InstanceNetworkPerformanceOptions struct {
+	BandwidthWeighting *string `json:",omitempty"`
+}
+
+// InstanceNetworkPerformanceOptionsRequest is a shape of AWS's API.
+type InstanceNetworkPerformanceOptionsRequest struct {
+	BandwidthWeighting *string `json:",omitempty"`
 }
 
 // InstancePrivateIpAddress is a shape of AWS's API.
@@ -2418,58 +2623,107 @@ type InstancePrivateIpAddress struct {
 
 // InstanceRequirements is a shape of AWS's API.
 type InstanceRequirements struct {
-	VCpuCount                                      *VCpuCountRange            `json:",omitempty"`
-	MemoryMiB                                      *MemoryMiB                 `json:",omitempty"`
-	CpuManufacturers                               []string                   `json:",omitempty"`
-	MemoryGiBPerVCpu                               *MemoryGiBPerVCpu          `json:",omitempty"`
-	ExcludedInstanceTypes                          []string                   `json:",omitempty"`
-	InstanceGenerations                            []string                   `json:",omitempty"`
-	SpotMaxPricePercentageOverLowestPrice          *int64                     `json:",omitempty"`
-	OnDemandMaxPricePercentageOverLowestPrice      *int64                     `json:",omitempty"`
-	BareMetal                                      *string                    `json:",omitempty"`
-	BurstablePerformance                           *string                    `json:",omitempty"`
-	RequireHibernateSupport                        *bool                      `json:",omitempty"`
-	NetworkInterfaceCount                          *NetworkInterfaceCount     `json:",omitempty"`
-	LocalStorage                                   *string                    `json:",omitempty"`
-	LocalStorageTypes                              []string                   `json:",omitempty"`
-	TotalLocalStorageGB                            *TotalLocalStorageGB       `json:",omitempty"`
-	BaselineEbsBandwidthMbps                       *BaselineEbsBandwidthMbps  `json:",omitempty"`
-	AcceleratorTypes                               []string                   `json:",omitempty"`
-	AcceleratorCount                               *AcceleratorCount          `json:",omitempty"`
-	AcceleratorManufacturers                       []string                   `json:",omitempty"`
-	AcceleratorNames                               []string                   `json:",omitempty"`
-	AcceleratorTotalMemoryMiB                      *AcceleratorTotalMemoryMiB `json:",omitempty"`
-	NetworkBandwidthGbps                           *NetworkBandwidthGbps      `json:",omitempty"`
-	AllowedInstanceTypes                           []string                   `json:",omitempty"`
-	MaxSpotPriceAsPercentageOfOptimalOnDemandPrice *int64                     `json:",omitempty"`
+	VCpuCount                                      *VCpuCountRange             `json:",omitempty"`
+	MemoryMiB                                      *MemoryMiB                  `json:",omitempty"`
+	CpuManufacturers                               []string                    `json:",omitempty"`
+	MemoryGiBPerVCpu                               *MemoryGiBPerVCpu           `json:",omitempty"`
+	ExcludedInstanceTypes                          []string                    `json:",omitempty"`
+	InstanceGenerations                            []string                    `json:",omitempty"`
+	SpotMaxPricePercentageOverLowestPrice          *int64                      `json:",omitempty"`
+	OnDemandMaxPricePercentageOverLowestPrice      *int64                      `json:",omitempty"`
+	BareMetal                                      *string                     `json:",omitempty"`
+	BurstablePerformance                           *string                     `json:",omitempty"`
+	RequireHibernateSupport                        *bool                       `json:",omitempty"`
+	NetworkInterfaceCount                          *NetworkInterfaceCount      `json:",omitempty"`
+	LocalStorage                                   *string                     `json:",omitempty"`
+	LocalStorageTypes                              []string                    `json:",omitempty"`
+	TotalLocalStorageGB                            *TotalLocalStorageGB        `json:",omitempty"`
+	BaselineEbsBandwidthMbps                       *BaselineEbsBandwidthMbps   `json:",omitempty"`
+	AcceleratorTypes                               []string                    `json:",omitempty"`
+	AcceleratorCount                               *AcceleratorCount           `json:",omitempty"`
+	AcceleratorManufacturers                       []string                    `json:",omitempty"`
+	AcceleratorNames                               []string                    `json:",omitempty"`
+	AcceleratorTotalMemoryMiB                      *AcceleratorTotalMemoryMiB  `json:",omitempty"`
+	NetworkBandwidthGbps                           *NetworkBandwidthGbps       `json:",omitempty"`
+	AllowedInstanceTypes                           []string                    `json:",omitempty"`
+	MaxSpotPriceAsPercentageOfOptimalOnDemandPrice *int64                      `json:",omitempty"`
+	BaselinePerformanceFactors                     *BaselinePerformanceFactors `json:",omitempty"`
+	RequireEncryptionInTransit                     *bool                       `json:",omitempty"`
 }
 
 // InstanceRequirementsRequest is a shape of AWS's API.
 type InstanceRequirementsRequest struct {
-	VCpuCount                                      *VCpuCountRangeRequest            `json:",omitempty"`
-	MemoryMiB                                      *MemoryMiBRequest                 `json:",omitempty"`
-	CpuManufacturers                               []string                          `json:",omitempty"`
-	MemoryGiBPerVCpu                               *MemoryGiBPerVCpuRequest          `json:",omitempty"`
-	ExcludedInstanceTypes                          []string                          `json:",omitempty"`
-	InstanceGenerations                            []string                          `json:",omitempty"`
-	SpotMaxPricePercentageOverLowestPrice          *int64                            `json:",omitempty"`
-	OnDemandMaxPricePercentageOverLowestPrice      *int64                            `json:",omitempty"`
-	BareMetal                                      *string                           `json:",omitempty"`
-	BurstablePerformance                           *string                           `json:",omitempty"`
-	RequireHibernateSupport                        *bool                             `json:",omitempty"`
-	NetworkInterfaceCount                          *NetworkInterfaceCountRequest     `json:",omitempty"`
-	LocalStorage                                   *string                           `json:",omitempty"`
-	LocalStorageTypes                              []string                          `json:",omitempty"`
-	TotalLocalStorageGB                            *TotalLocalStorageGBRequest       `json:",omitempty"`
-	BaselineEbsBandwidthMbps                       *BaselineEbsBandwidthMbpsRequest  `json:",omitempty"`
-	AcceleratorTypes                               []string                          `json:",omitempty"`
-	AcceleratorCount                               *AcceleratorCountRequest          `json:",omitempty"`
-	AcceleratorManufacturers                       []string                          `json:",omitempty"`
-	AcceleratorNames                               []string                          `json:",omitempty"`
-	AcceleratorTotalMemoryMiB                      *AcceleratorTotalMemoryMiBRequest `json:",omitempty"`
-	NetworkBandwidthGbps                           *NetworkBandwidthGbpsRequest      `json:",omitempty"`
-	AllowedInstanceTypes                           []string                          `json:",omitempty"`
-	MaxSpotPriceAsPercentageOfOptimalOnDemandPrice *int64                            `json:",omitempty"`
+	VCpuCount                                      *VCpuCountRangeRequest             `json:",omitempty"`
+	MemoryMiB                                      *MemoryMiBRequest                  `json:",omitempty"`
+	CpuManufacturers                               []string                           `json:",omitempty"`
+	MemoryGiBPerVCpu                               *MemoryGiBPerVCpuRequest           `json:",omitempty"`
+	ExcludedInstanceTypes                          []string                           `json:",omitempty"`
+	InstanceGenerations                            []string                           `json:",omitempty"`
+	SpotMaxPricePercentageOverLowestPrice          *int64                             `json:",omitempty"`
+	OnDemandMaxPricePercentageOverLowestPrice      *int64                             `json:",omitempty"`
+	BareMetal                                      *string                            `json:",omitempty"`
+	BurstablePerformance                           *string                            `json:",omitempty"`
+	RequireHibernateSupport                        *bool                              `json:",omitempty"`
+	NetworkInterfaceCount                          *NetworkInterfaceCountRequest      `json:",omitempty"`
+	LocalStorage                                   *string                            `json:",omitempty"`
+	LocalStorageTypes                              []string                           `json:",omitempty"`
+	TotalLocalStorageGB                            *TotalLocalStorageGBRequest        `json:",omitempty"`
+	BaselineEbsBandwidthMbps                       *BaselineEbsBandwidthMbpsRequest   `json:",omitempty"`
+	AcceleratorTypes                               []string                           `json:",omitempty"`
+	AcceleratorCount                               *AcceleratorCountRequest           `json:",omitempty"`
+	AcceleratorManufacturers                       []string                           `json:",omitempty"`
+	AcceleratorNames                               []string                           `json:",omitempty"`
+	AcceleratorTotalMemoryMiB                      *AcceleratorTotalMemoryMiBRequest  `json:",omitempty"`
+	NetworkBandwidthGbps                           *NetworkBandwidthGbpsRequest       `json:",omitempty"`
+	AllowedInstanceTypes                           []string                           `json:",omitempty"`
+	MaxSpotPriceAsPercentageOfOptimalOnDemandPrice *int64                             `json:",omitempty"`
+	BaselinePerformanceFactors                     *BaselinePerformanceFactorsRequest `json:",omitempty"`
+	RequireEncryptionInTransit                     *bool                              `json:",omitempty"`
+}
+
+// InstanceSecondaryInterface is a shape of AWS's API.
+type InstanceSecondaryInterface struct {
+	Attachment           *InstanceSecondaryInterfaceAttachment        `json:",omitempty"`
+	MacAddress           *string                                      `json:",omitempty"`
+	SecondaryInterfaceId *string                                      `json:",omitempty"`
+	OwnerId              *string                                      `json:",omitempty"`
+	PrivateIpAddresses   []InstanceSecondaryInterfacePrivateIpAddress `json:",omitempty"`
+	SourceDestCheck      *bool                                        `json:",omitempty"`
+	Status               *string                                      `json:",omitempty"`
+	SecondarySubnetId    *string                                      `json:",omitempty"`
+	SecondaryNetworkId   *string                                      `json:",omitempty"`
+	InterfaceType        *string                                      `json:",omitempty"`
+}
+
+// InstanceSecondaryInterfaceAttachment is a shape of AWS's API.
+type InstanceSecondaryInterfaceAttachment struct {
+	AttachTime          *time.Time `json:",omitempty"`
+	AttachmentId        *string    `json:",omitempty"`
+	DeleteOnTermination *bool      `json:",omitempty"`
+	DeviceIndex         *int64     `json:",omitempty"`
+	Status              *string    `json:",omitempty"`
+	NetworkCardIndex    *int64     `json:",omitempty"`
+}
+
+// InstanceSecondaryInterfacePrivateIpAddress is a shape of AWS's API.
+type InstanceSecondaryInterfacePrivateIpAddress struct {
+	PrivateIpAddress *string `json:",omitempty"`
+}
+
+// InstanceSecondaryInterfacePrivateIpAddressRequest is a shape of AWS's API.
+type InstanceSecondaryInterfacePrivateIpAddressRequest struct {
+	PrivateIpAddress *string `json:",omitempty"`
+}
+
+// InstanceSecondaryInterfaceSpecificationRequest is a shape of AWS's API.
+type InstanceSecondaryInterfaceSpecificationRequest struct {
+	DeleteOnTermination   *bool                                               `json:",omitempty"`
+	DeviceIndex           *int64                                              `json:",omitempty"`
+	PrivateIpAddresses    []InstanceSecondaryInterfacePrivateIpAddressRequest `json:",omitempty"`
+	PrivateIpAddressCount *int64                                              `json:",omitempty"`
+	SecondarySubnetId     *string                                             `json:",omitempty"`
+	InterfaceType         *string                                             `json:",omitempty"`
+	NetworkCardIndex      *int64                                              `json:",omitempty"`
 }
 
 // InstanceState is a shape of AWS's API.
@@ -2487,13 +2741,16 @@ type InstanceStateChange struct {
 
 // InstanceStatus is a shape of AWS's API.
 type InstanceStatus struct {
-	AvailabilityZone *string                `json:",omitempty"`
-	OutpostArn       *string                `json:",omitempty"`
-	Events           []InstanceStatusEvent  `json:",omitempty"`
-	InstanceId       *string                `json:",omitempty"`
-	InstanceState    *InstanceState         `json:",omitempty"`
-	InstanceStatus   *InstanceStatusSummary `json:",omitempty"`
-	SystemStatus     *InstanceStatusSummary `json:",omitempty"`
+	AvailabilityZone   *string                `json:",omitempty"`
+	OutpostArn         *string                `json:",omitempty"`
+	Events             []InstanceStatusEvent  `json:",omitempty"`
+	InstanceId         *string                `json:",omitempty"`
+	InstanceState      *InstanceState         `json:",omitempty"`
+	InstanceStatus     *InstanceStatusSummary `json:",omitempty"`
+	SystemStatus       *InstanceStatusSummary `json:",omitempty"`
+	AvailabilityZoneId *string                `json:",omitempty"`
+	Operator           *OperatorResponse      `json:",omitempty"`
+	AttachedEbsStatus  *EbsStatusSummary      `json:",omitempty"`
 }
 
 // InstanceStatusDetails is a shape of AWS's API.
@@ -2559,6 +2816,8 @@ type InstanceTypeInfo struct {
 	MediaAcceleratorInfo          *MediaAcceleratorInfo     `json:",omitempty"`
 	NeuronInfo                    *NeuronInfo               `json:",omitempty"`
 	PhcSupport                    *string                   `json:",omitempty"`
+	RebootMigrationSupport        *string                   `json:",omitempty"`
+	SupportedInRegion             *bool                     `json:",omitempty"`
 }
 
 // InstanceTypeOffering is a shape of AWS's API.
@@ -2580,6 +2839,21 @@ type InternetGateway struct {
 type InternetGatewayAttachment struct {
 	State *string `json:",omitempty"`
 	VpcId *string `json:",omitempty"`
+}
+
+// InterruptibleCapacityAllocation is a shape of AWS's API.
+type InterruptibleCapacityAllocation struct {
+	InstanceCount                      *int64  `json:",omitempty"`
+	TargetInstanceCount                *int64  `json:",omitempty"`
+	Status                             *string `json:",omitempty"`
+	InterruptibleCapacityReservationId *string `json:",omitempty"`
+	InterruptionType                   *string `json:",omitempty"`
+}
+
+// InterruptionInfo is a shape of AWS's API.
+type InterruptionInfo struct {
+	SourceCapacityReservationId *string `json:",omitempty"`
+	InterruptionType            *string `json:",omitempty"`
 }
 
 // IpPermission is a shape of AWS's API.
@@ -2687,13 +2961,14 @@ type LaunchSpecification struct {
 
 // LaunchTemplate is a shape of AWS's API.
 type LaunchTemplate struct {
-	LaunchTemplateId     *string    `json:",omitempty"`
-	LaunchTemplateName   *string    `json:",omitempty"`
-	CreateTime           *time.Time `json:",omitempty"`
-	CreatedBy            *string    `json:",omitempty"`
-	DefaultVersionNumber *int64     `json:",omitempty"`
-	LatestVersionNumber  *int64     `json:",omitempty"`
-	Tags                 []Tag      `json:",omitempty"`
+	LaunchTemplateId     *string           `json:",omitempty"`
+	LaunchTemplateName   *string           `json:",omitempty"`
+	CreateTime           *time.Time        `json:",omitempty"`
+	CreatedBy            *string           `json:",omitempty"`
+	DefaultVersionNumber *int64            `json:",omitempty"`
+	LatestVersionNumber  *int64            `json:",omitempty"`
+	Tags                 []Tag             `json:",omitempty"`
+	Operator             *OperatorResponse `json:",omitempty"`
 }
 
 // LaunchTemplateBlockDeviceMapping is a shape of AWS's API.
@@ -2726,40 +3001,46 @@ type LaunchTemplateCapacityReservationSpecificationResponse struct {
 
 // LaunchTemplateCpuOptions is a shape of AWS's API.
 type LaunchTemplateCpuOptions struct {
-	CoreCount      *int64  `json:",omitempty"`
-	ThreadsPerCore *int64  `json:",omitempty"`
-	AmdSevSnp      *string `json:",omitempty"`
+	CoreCount            *int64  `json:",omitempty"`
+	ThreadsPerCore       *int64  `json:",omitempty"`
+	AmdSevSnp            *string `json:",omitempty"`
+	NestedVirtualization *string `json:",omitempty"`
 }
 
 // LaunchTemplateCpuOptionsRequest is a shape of AWS's API.
 type LaunchTemplateCpuOptionsRequest struct {
-	CoreCount      *int64  `json:",omitempty"`
-	ThreadsPerCore *int64  `json:",omitempty"`
-	AmdSevSnp      *string `json:",omitempty"`
+	CoreCount            *int64  `json:",omitempty"`
+	ThreadsPerCore       *int64  `json:",omitempty"`
+	AmdSevSnp            *string `json:",omitempty"`
+	NestedVirtualization *string `json:",omitempty"`
 }
 
 // LaunchTemplateEbsBlockDevice is a shape of AWS's API.
 type LaunchTemplateEbsBlockDevice struct {
-	Encrypted           *bool   `json:",omitempty"`
-	DeleteOnTermination *bool   `json:",omitempty"`
-	Iops                *int64  `json:",omitempty"`
-	KmsKeyId            *string `json:",omitempty"`
-	SnapshotId          *string `json:",omitempty"`
-	VolumeSize          *int64  `json:",omitempty"`
-	VolumeType          *string `json:",omitempty"`
-	Throughput          *int64  `json:",omitempty"`
+	Encrypted                *bool   `json:",omitempty"`
+	DeleteOnTermination      *bool   `json:",omitempty"`
+	Iops                     *int64  `json:",omitempty"`
+	KmsKeyId                 *string `json:",omitempty"`
+	SnapshotId               *string `json:",omitempty"`
+	VolumeSize               *int64  `json:",omitempty"`
+	VolumeType               *string `json:",omitempty"`
+	Throughput               *int64  `json:",omitempty"`
+	VolumeInitializationRate *int64  `json:",omitempty"`
+	EbsCardIndex             *int64  `json:",omitempty"`
 }
 
 // LaunchTemplateEbsBlockDeviceRequest is a shape of AWS's API.
 type LaunchTemplateEbsBlockDeviceRequest struct {
-	Encrypted           *bool   `json:",omitempty"`
-	DeleteOnTermination *bool   `json:",omitempty"`
-	Iops                *int64  `json:",omitempty"`
-	KmsKeyId            *string `json:",omitempty"`
-	SnapshotId          *string `json:",omitempty"`
-	VolumeSize          *int64  `json:",omitempty"`
-	VolumeType          *string `json:",omitempty"`
-	Throughput          *int64  `json:",omitempty"`
+	Encrypted                *bool   `json:",omitempty"`
+	DeleteOnTermination      *bool   `json:",omitempty"`
+	Iops                     *int64  `json:",omitempty"`
+	KmsKeyId                 *string `json:",omitempty"`
+	SnapshotId               *string `json:",omitempty"`
+	VolumeSize               *int64  `json:",omitempty"`
+	VolumeType               *string `json:",omitempty"`
+	Throughput               *int64  `json:",omitempty"`
+	VolumeInitializationRate *int64  `json:",omitempty"`
+	EbsCardIndex             *int64  `json:",omitempty"`
 }
 
 // LaunchTemplateElasticInferenceAccelerator is a shape of AWS's API.
@@ -2882,6 +3163,7 @@ type LaunchTemplateInstanceNetworkInterfaceSpecification struct {
 	PrimaryIpv6                     *bool                              `json:",omitempty"`
 	EnaSrdSpecification             *LaunchTemplateEnaSrdSpecification `json:",omitempty"`
 	ConnectionTrackingSpecification *ConnectionTrackingSpecification   `json:",omitempty"`
+	EnaQueueCount                   *int64                             `json:",omitempty"`
 }
 
 // LaunchTemplateInstanceNetworkInterfaceSpecificationRequest is a shape of AWS's API.
@@ -2908,6 +3190,29 @@ type LaunchTemplateInstanceNetworkInterfaceSpecificationRequest struct {
 	PrimaryIpv6                     *bool                                   `json:",omitempty"`
 	EnaSrdSpecification             *EnaSrdSpecificationRequest             `json:",omitempty"`
 	ConnectionTrackingSpecification *ConnectionTrackingSpecificationRequest `json:",omitempty"`
+	EnaQueueCount                   *int64                                  `json:",omitempty"`
+}
+
+// LaunchTemplateInstanceSecondaryInterfaceSpecification is a shape of AWS's API.
+type LaunchTemplateInstanceSecondaryInterfaceSpecification struct {
+	DeleteOnTermination   *bool                                             `json:",omitempty"`
+	DeviceIndex           *int64                                            `json:",omitempty"`
+	PrivateIpAddresses    []SecondaryInterfacePrivateIpAddressSpecification `json:",omitempty"`
+	PrivateIpAddressCount *int64                                            `json:",omitempty"`
+	SecondarySubnetId     *string                                           `json:",omitempty"`
+	InterfaceType         *string                                           `json:",omitempty"`
+	NetworkCardIndex      *int64                                            `json:",omitempty"`
+}
+
+// LaunchTemplateInstanceSecondaryInterfaceSpecificationRequest is a shape of AWS's API.
+type LaunchTemplateInstanceSecondaryInterfaceSpecificationRequest struct {
+	DeleteOnTermination   *bool                                                    `json:",omitempty"`
+	DeviceIndex           *int64                                                   `json:",omitempty"`
+	PrivateIpAddresses    []SecondaryInterfacePrivateIpAddressSpecificationRequest `json:",omitempty"`
+	PrivateIpAddressCount *int64                                                   `json:",omitempty"`
+	SecondarySubnetId     *string                                                  `json:",omitempty"`
+	InterfaceType         *string                                                  `json:",omitempty"`
+	NetworkCardIndex      *int64                                                   `json:",omitempty"`
 }
 
 // LaunchTemplateLicenseConfiguration is a shape of AWS's API.
@@ -2918,6 +3223,16 @@ type LaunchTemplateLicenseConfiguration struct {
 // LaunchTemplateLicenseConfigurationRequest is a shape of AWS's API.
 type LaunchTemplateLicenseConfigurationRequest struct {
 	LicenseConfigurationArn *string `json:",omitempty"`
+}
+
+// LaunchTemplateNetworkPerformanceOptions is a shape of AWS's API.
+type LaunchTemplateNetworkPerformanceOptions struct {
+	BandwidthWeighting *string `json:",omitempty"`
+}
+
+// LaunchTemplateNetworkPerformanceOptionsRequest is a shape of AWS's API.
+type LaunchTemplateNetworkPerformanceOptionsRequest struct {
+	BandwidthWeighting *string `json:",omitempty"`
 }
 
 // LaunchTemplatePlacement is a shape of AWS's API.
@@ -2931,6 +3246,7 @@ type LaunchTemplatePlacement struct {
 	HostResourceGroupArn *string `json:",omitempty"`
 	PartitionNumber      *int64  `json:",omitempty"`
 	GroupId              *string `json:",omitempty"`
+	AvailabilityZoneId   *string `json:",omitempty"`
 }
 
 // LaunchTemplatePlacementRequest is a shape of AWS's API.
@@ -2944,6 +3260,7 @@ type LaunchTemplatePlacementRequest struct {
 	HostResourceGroupArn *string `json:",omitempty"`
 	PartitionNumber      *int64  `json:",omitempty"`
 	GroupId              *string `json:",omitempty"`
+	AvailabilityZoneId   *string `json:",omitempty"`
 }
 
 // LaunchTemplatePrivateDnsNameOptions is a shape of AWS's API.
@@ -3007,6 +3324,7 @@ type LaunchTemplateVersion struct {
 	CreatedBy          *string                     `json:",omitempty"`
 	DefaultVersion     *bool                       `json:",omitempty"`
 	LaunchTemplateData *ResponseLaunchTemplateData `json:",omitempty"`
+	Operator           *OperatorResponse           `json:",omitempty"`
 }
 
 // LaunchTemplatesMonitoring is a shape of AWS's API.
@@ -3031,16 +3349,18 @@ type LicenseConfigurationRequest struct {
 
 // ManagedPrefixList is a shape of AWS's API.
 type ManagedPrefixList struct {
-	PrefixListId   *string `json:",omitempty"`
-	AddressFamily  *string `json:",omitempty"`
-	State          *string `json:",omitempty"`
-	StateMessage   *string `json:",omitempty"`
-	PrefixListArn  *string `json:",omitempty"`
-	PrefixListName *string `json:",omitempty"`
-	MaxEntries     *int64  `json:",omitempty"`
-	Version        *int64  `json:",omitempty"`
-	Tags           []Tag   `json:",omitempty"`
-	OwnerId        *string `json:",omitempty"`
+	PrefixListId                      *string `json:",omitempty"`
+	AddressFamily                     *string `json:",omitempty"`
+	State                             *string `json:",omitempty"`
+	StateMessage                      *string `json:",omitempty"`
+	PrefixListArn                     *string `json:",omitempty"`
+	PrefixListName                    *string `json:",omitempty"`
+	MaxEntries                        *int64  `json:",omitempty"`
+	Version                           *int64  `json:",omitempty"`
+	Tags                              []Tag   `json:",omitempty"`
+	OwnerId                           *string `json:",omitempty"`
+	IpamPrefixListResolverTargetId    *string `json:",omitempty"`
+	IpamPrefixListResolverSyncEnabled *bool   `json:",omitempty"`
 }
 
 // MediaAcceleratorInfo is a shape of AWS's API.
@@ -3144,6 +3464,7 @@ type ModifyInstanceMetadataDefaultsInput struct {
 	HttpEndpoint            *string `json:",omitempty"`
 	InstanceMetadataTags    *string `json:",omitempty"`
 	DryRun                  *bool   `json:",omitempty"`
+	HttpTokensEnforced      *string `json:",omitempty"`
 }
 
 // ModifyInstanceMetadataDefaultsOutput is a shape of AWS's API.
@@ -3194,6 +3515,7 @@ type ModifyNetworkInterfaceAttributeInput struct {
 	EnablePrimaryIpv6               *bool                                   `json:",omitempty"`
 	ConnectionTrackingSpecification *ConnectionTrackingSpecificationRequest `json:",omitempty"`
 	AssociatePublicIpAddress        *bool                                   `json:",omitempty"`
+	AssociatedSubnetIds             []string                                `json:",omitempty"`
 }
 
 // ModifyNetworkInterfaceAttributeOutput is a shape of AWS's API.
@@ -3261,18 +3583,23 @@ type Monitoring struct {
 
 // NatGateway is a shape of AWS's API.
 type NatGateway struct {
-	CreateTime           *time.Time            `json:",omitempty"`
-	DeleteTime           *time.Time            `json:",omitempty"`
-	FailureCode          *string               `json:",omitempty"`
-	FailureMessage       *string               `json:",omitempty"`
-	NatGatewayAddresses  []NatGatewayAddress   `json:",omitempty"`
-	NatGatewayId         *string               `json:",omitempty"`
-	ProvisionedBandwidth *ProvisionedBandwidth `json:",omitempty"`
-	State                *string               `json:",omitempty"`
-	SubnetId             *string               `json:",omitempty"`
-	VpcId                *string               `json:",omitempty"`
-	Tags                 []Tag                 `json:",omitempty"`
-	ConnectivityType     *string               `json:",omitempty"`
+	CreateTime           *time.Time                    `json:",omitempty"`
+	DeleteTime           *time.Time                    `json:",omitempty"`
+	FailureCode          *string                       `json:",omitempty"`
+	FailureMessage       *string                       `json:",omitempty"`
+	NatGatewayAddresses  []NatGatewayAddress           `json:",omitempty"`
+	NatGatewayId         *string                       `json:",omitempty"`
+	ProvisionedBandwidth *ProvisionedBandwidth         `json:",omitempty"`
+	State                *string                       `json:",omitempty"`
+	SubnetId             *string                       `json:",omitempty"`
+	VpcId                *string                       `json:",omitempty"`
+	Tags                 []Tag                         `json:",omitempty"`
+	ConnectivityType     *string                       `json:",omitempty"`
+	AvailabilityMode     *string                       `json:",omitempty"`
+	AutoScalingIps       *string                       `json:",omitempty"`
+	AutoProvisionZones   *string                       `json:",omitempty"`
+	AttachedAppliances   []NatGatewayAttachedAppliance `json:",omitempty"`
+	RouteTableId         *string                       `json:",omitempty"`
 }
 
 // NatGatewayAddress is a shape of AWS's API.
@@ -3285,6 +3612,19 @@ type NatGatewayAddress struct {
 	IsPrimary          *bool   `json:",omitempty"`
 	FailureMessage     *string `json:",omitempty"`
 	Status             *string `json:",omitempty"`
+	AvailabilityZone   *string `json:",omitempty"`
+	AvailabilityZoneId *string `json:",omitempty"`
+}
+
+// NatGatewayAttachedAppliance is a shape of AWS's API.
+type NatGatewayAttachedAppliance struct {
+	Type              *string `json:",omitempty"`
+	ApplianceArn      *string `json:",omitempty"`
+	VpcEndpointId     *string `json:",omitempty"`
+	AttachmentState   *string `json:",omitempty"`
+	ModificationState *string `json:",omitempty"`
+	FailureCode       *string `json:",omitempty"`
+	FailureMessage    *string `json:",omitempty"`
 }
 
 // NetworkAcl is a shape of AWS's API.
@@ -3331,28 +3671,38 @@ type NetworkBandwidthGbpsRequest struct {
 
 // NetworkCardInfo is a shape of AWS's API.
 type NetworkCardInfo struct {
-	NetworkCardIndex         *int64   `json:",omitempty"`
-	NetworkPerformance       *string  `json:",omitempty"`
-	MaximumNetworkInterfaces *int64   `json:",omitempty"`
-	BaselineBandwidthInGbps  *float64 `json:",omitempty"`
-	PeakBandwidthInGbps      *float64 `json:",omitempty"`
+	NetworkCardIndex                    *int64   `json:",omitempty"`
+	NetworkPerformance                  *string  `json:",omitempty"`
+	MaximumNetworkInterfaces            *int64   `json:",omitempty"`
+	BaselineBandwidthInGbps             *float64 `json:",omitempty"`
+	PeakBandwidthInGbps                 *float64 `json:",omitempty"`
+	AdditionalFlexibleNetworkInterfaces *int64   `json:",omitempty"`
+	DefaultEnaQueueCountPerInterface    *int64   `json:",omitempty"`
+	MaximumEnaQueueCount                *int64   `json:",omitempty"`
+	MaximumEnaQueueCountPerInterface    *int64   `json:",omitempty"`
 }
 
 // NetworkInfo is a shape of AWS's API.
 type NetworkInfo struct {
-	NetworkPerformance           *string           `json:",omitempty"`
-	MaximumNetworkInterfaces     *int64            `json:",omitempty"`
-	MaximumNetworkCards          *int64            `json:",omitempty"`
-	DefaultNetworkCardIndex      *int64            `json:",omitempty"`
-	NetworkCards                 []NetworkCardInfo `json:",omitempty"`
-	Ipv4AddressesPerInterface    *int64            `json:",omitempty"`
-	Ipv6AddressesPerInterface    *int64            `json:",omitempty"`
-	Ipv6Supported                *bool             `json:",omitempty"`
-	EnaSupport                   *string           `json:",omitempty"`
-	EfaSupported                 *bool             `json:",omitempty"`
-	EfaInfo                      *EfaInfo          `json:",omitempty"`
-	EncryptionInTransitSupported *bool             `json:",omitempty"`
-	EnaSrdSupported              *bool             `json:",omitempty"`
+	NetworkPerformance                 *string                                 `json:",omitempty"`
+	MaximumNetworkInterfaces           *int64                                  `json:",omitempty"`
+	MaximumNetworkCards                *int64                                  `json:",omitempty"`
+	DefaultNetworkCardIndex            *int64                                  `json:",omitempty"`
+	NetworkCards                       []NetworkCardInfo                       `json:",omitempty"`
+	Ipv4AddressesPerInterface          *int64                                  `json:",omitempty"`
+	Ipv6AddressesPerInterface          *int64                                  `json:",omitempty"`
+	Ipv6Supported                      *bool                                   `json:",omitempty"`
+	EnaSupport                         *string                                 `json:",omitempty"`
+	EfaSupported                       *bool                                   `json:",omitempty"`
+	EfaInfo                            *EfaInfo                                `json:",omitempty"`
+	EncryptionInTransitSupported       *bool                                   `json:",omitempty"`
+	EnaSrdSupported                    *bool                                   `json:",omitempty"`
+	BandwidthWeightings                []string                                `json:",omitempty"`
+	FlexibleEnaQueuesSupport           *string                                 `json:",omitempty"`
+	ConnectionTrackingConfiguration    *DefaultConnectionTrackingConfiguration `json:",omitempty"`
+	SecondaryNetworkSupported          *bool                                   `json:",omitempty"`
+	MaximumSecondaryNetworkInterfaces  *int64                                  `json:",omitempty"`
+	Ipv4AddressesPerSecondaryInterface *int64                                  `json:",omitempty"`
 }
 
 // NetworkInterface is a shape of AWS's API.
@@ -3384,6 +3734,11 @@ type NetworkInterface struct {
 	DenyAllIgwTraffic               *bool                              `json:",omitempty"`
 	Ipv6Native                      *bool                              `json:",omitempty"`
 	Ipv6Address                     *string                            `json:",omitempty"`
+	PublicDnsName                   *string                            `json:",omitempty"`
+	PublicIpDnsNameOptions          *PublicIpDnsNameOptions            `json:",omitempty"`
+	Operator                        *OperatorResponse                  `json:",omitempty"`
+	AssociatedSubnets               []string                           `json:",omitempty"`
+	AvailabilityZoneId              *string                            `json:",omitempty"`
 }
 
 // NetworkInterfaceAssociation is a shape of AWS's API.
@@ -3408,12 +3763,15 @@ type NetworkInterfaceAttachment struct {
 	InstanceOwnerId     *string                        `json:",omitempty"`
 	Status              *string                        `json:",omitempty"`
 	EnaSrdSpecification *AttachmentEnaSrdSpecification `json:",omitempty"`
+	EnaQueueCount       *int64                         `json:",omitempty"`
 }
 
 // NetworkInterfaceAttachmentChanges is a shape of AWS's API.
 type NetworkInterfaceAttachmentChanges struct {
-	AttachmentId        *string `json:",omitempty"`
-	DeleteOnTermination *bool   `json:",omitempty"`
+	AttachmentId         *string `json:",omitempty"`
+	DeleteOnTermination  *bool   `json:",omitempty"`
+	DefaultEnaQueueCount *bool   `json:",omitempty"`
+	EnaQueueCount        *int64  `json:",omitempty"`
 }
 
 // NetworkInterfaceCount is a shape of AWS's API.
@@ -3430,8 +3788,9 @@ type NetworkInterfaceCountRequest struct {
 
 // NetworkInterfaceIpv6Address is a shape of AWS's API.
 type NetworkInterfaceIpv6Address struct {
-	Ipv6Address   *string `json:",omitempty"`
-	IsPrimaryIpv6 *bool   `json:",omitempty"`
+	Ipv6Address       *string `json:",omitempty"`
+	IsPrimaryIpv6     *bool   `json:",omitempty"`
+	PublicIpv6DnsName *string `json:",omitempty"`
 }
 
 // NetworkInterfacePrivateIpAddress is a shape of AWS's API.
@@ -3472,6 +3831,28 @@ type NitroTpmInfo struct {
 	SupportedVersions []string `json:",omitempty"`
 }
 
+// OperatorRequest is a shape of AWS's API.
+type OperatorRequest struct {
+	Principal *string `json:",omitempty"`
+}
+
+// OperatorResponse is a shape of AWS's API.
+type OperatorResponse struct {
+	Managed         *bool   `json:",omitempty"`
+	Principal       *string `json:",omitempty"`
+	HiddenByDefault *bool   `json:",omitempty"`
+}
+
+// PerformanceFactorReference is a shape of AWS's API.
+type PerformanceFactorReference struct {
+	InstanceFamily *string `json:",omitempty"`
+}
+
+// PerformanceFactorReferenceRequest is a shape of AWS's API.
+type PerformanceFactorReferenceRequest struct {
+	InstanceFamily *string `json:",omitempty"`
+}
+
 // Placement is a shape of AWS's API.
 type Placement struct {
 	AvailabilityZone     *string `json:",omitempty"`
@@ -3483,18 +3864,21 @@ type Placement struct {
 	SpreadDomain         *string `json:",omitempty"`
 	HostResourceGroupArn *string `json:",omitempty"`
 	GroupId              *string `json:",omitempty"`
+	AvailabilityZoneId   *string `json:",omitempty"`
 }
 
 // PlacementGroup is a shape of AWS's API.
 type PlacementGroup struct {
-	GroupName      *string `json:",omitempty"`
-	State          *string `json:",omitempty"`
-	Strategy       *string `json:",omitempty"`
-	PartitionCount *int64  `json:",omitempty"`
-	GroupId        *string `json:",omitempty"`
-	Tags           []Tag   `json:",omitempty"`
-	GroupArn       *string `json:",omitempty"`
-	SpreadLevel    *string `json:",omitempty"`
+	GroupName      *string           `json:",omitempty"`
+	State          *string           `json:",omitempty"`
+	Strategy       *string           `json:",omitempty"`
+	PartitionCount *int64            `json:",omitempty"`
+	GroupId        *string           `json:",omitempty"`
+	Tags           []Tag             `json:",omitempty"`
+	GroupArn       *string           `json:",omitempty"`
+	SpreadLevel    *string           `json:",omitempty"`
+	LinkedGroupId  *string           `json:",omitempty"`
+	Operator       *OperatorResponse `json:",omitempty"`
 }
 
 // PlacementGroupInfo is a shape of AWS's API.
@@ -3576,6 +3960,14 @@ type ProvisionedBandwidth struct {
 	Status        *string    `json:",omitempty"`
 }
 
+// PublicIpDnsNameOptions is a shape of AWS's API.
+type PublicIpDnsNameOptions struct {
+	DnsHostnameType        *string `json:",omitempty"`
+	PublicIpv4DnsName      *string `json:",omitempty"`
+	PublicIpv6DnsName      *string `json:",omitempty"`
+	PublicDualStackDnsName *string `json:",omitempty"`
+}
+
 // RebootInstancesInput is a shape of AWS's API.
 type RebootInstancesInput struct {
 	InstanceIds []string `json:",omitempty"`
@@ -3603,9 +3995,15 @@ type ReferencedSecurityGroup struct {
 
 // Region is a shape of AWS's API.
 type Region struct {
-	Endpoint    *string `json:",omitempty"`
-	RegionName  *string `json:",omitempty"`
-	OptInStatus *string `json:",omitempty"`
+	Endpoint    *string           `json:",omitempty"`
+	RegionName  *string           `json:",omitempty"`
+	OptInStatus *string           `json:",omitempty"`
+	Geography   []RegionGeography `json:",omitempty"`
+}
+
+// RegionGeography is a shape of AWS's API.
+type RegionGeography struct {
+	Name *string `json:",omitempty"`
 }
 
 // RegisterImageInput is a shape of AWS's API.
@@ -3677,6 +4075,7 @@ type ReplaceRouteInput struct {
 	RouteTableId                *string `json:",omitempty"`
 	VpcPeeringConnectionId      *string `json:",omitempty"`
 	CoreNetworkArn              *string `json:",omitempty"`
+	OdbNetworkArn               *string `json:",omitempty"`
 }
 
 // ReplaceRouteOutput is a shape of AWS's API.
@@ -3698,37 +4097,40 @@ type ReplaceRouteTableAssociationOutput struct {
 
 // RequestLaunchTemplateData is a shape of AWS's API.
 type RequestLaunchTemplateData struct {
-	KernelId                          *string                                                      `json:",omitempty"`
-	EbsOptimized                      *bool                                                        `json:",omitempty"`
-	IamInstanceProfile                *LaunchTemplateIamInstanceProfileSpecificationRequest        `json:",omitempty"`
-	BlockDeviceMappings               []LaunchTemplateBlockDeviceMappingRequest                    `json:",omitempty"`
-	NetworkInterfaces                 []LaunchTemplateInstanceNetworkInterfaceSpecificationRequest `json:",omitempty"`
-	ImageId                           *string                                                      `json:",omitempty"`
-	InstanceType                      *string                                                      `json:",omitempty"`
-	KeyName                           *string                                                      `json:",omitempty"`
-	Monitoring                        *LaunchTemplatesMonitoringRequest                            `json:",omitempty"`
-	Placement                         *LaunchTemplatePlacementRequest                              `json:",omitempty"`
-	RamDiskId                         *string                                                      `json:",omitempty"`
-	DisableApiTermination             *bool                                                        `json:",omitempty"`
-	InstanceInitiatedShutdownBehavior *string                                                      `json:",omitempty"`
-	UserData                          *string                                                      `json:",omitempty"`
-	TagSpecifications                 []LaunchTemplateTagSpecificationRequest                      `json:",omitempty"`
-	ElasticGpuSpecifications          []ElasticGpuSpecification                                    `json:",omitempty"`
-	ElasticInferenceAccelerators      []LaunchTemplateElasticInferenceAccelerator                  `json:",omitempty"`
-	SecurityGroupIds                  []string                                                     `json:",omitempty"`
-	SecurityGroups                    []string                                                     `json:",omitempty"`
-	InstanceMarketOptions             *LaunchTemplateInstanceMarketOptionsRequest                  `json:",omitempty"`
-	CreditSpecification               *CreditSpecificationRequest                                  `json:",omitempty"`
-	CpuOptions                        *LaunchTemplateCpuOptionsRequest                             `json:",omitempty"`
-	CapacityReservationSpecification  *LaunchTemplateCapacityReservationSpecificationRequest       `json:",omitempty"`
-	LicenseSpecifications             []LaunchTemplateLicenseConfigurationRequest                  `json:",omitempty"`
-	HibernationOptions                *LaunchTemplateHibernationOptionsRequest                     `json:",omitempty"`
-	MetadataOptions                   *LaunchTemplateInstanceMetadataOptionsRequest                `json:",omitempty"`
-	EnclaveOptions                    *LaunchTemplateEnclaveOptionsRequest                         `json:",omitempty"`
-	InstanceRequirements              *InstanceRequirementsRequest                                 `json:",omitempty"`
-	PrivateDnsNameOptions             *LaunchTemplatePrivateDnsNameOptionsRequest                  `json:",omitempty"`
-	MaintenanceOptions                *LaunchTemplateInstanceMaintenanceOptionsRequest             `json:",omitempty"`
-	DisableApiStop                    *bool                                                        `json:",omitempty"`
+	KernelId                          *string                                                        `json:",omitempty"`
+	EbsOptimized                      *bool                                                          `json:",omitempty"`
+	IamInstanceProfile                *LaunchTemplateIamInstanceProfileSpecificationRequest          `json:",omitempty"`
+	BlockDeviceMappings               []LaunchTemplateBlockDeviceMappingRequest                      `json:",omitempty"`
+	NetworkInterfaces                 []LaunchTemplateInstanceNetworkInterfaceSpecificationRequest   `json:",omitempty"`
+	ImageId                           *string                                                        `json:",omitempty"`
+	InstanceType                      *string                                                        `json:",omitempty"`
+	KeyName                           *string                                                        `json:",omitempty"`
+	Monitoring                        *LaunchTemplatesMonitoringRequest                              `json:",omitempty"`
+	Placement                         *LaunchTemplatePlacementRequest                                `json:",omitempty"`
+	RamDiskId                         *string                                                        `json:",omitempty"`
+	DisableApiTermination             *bool                                                          `json:",omitempty"`
+	InstanceInitiatedShutdownBehavior *string                                                        `json:",omitempty"`
+	UserData                          *string                                                        `json:",omitempty"`
+	TagSpecifications                 []LaunchTemplateTagSpecificationRequest                        `json:",omitempty"`
+	ElasticGpuSpecifications          []ElasticGpuSpecification                                      `json:",omitempty"`
+	ElasticInferenceAccelerators      []LaunchTemplateElasticInferenceAccelerator                    `json:",omitempty"`
+	SecurityGroupIds                  []string                                                       `json:",omitempty"`
+	SecurityGroups                    []string                                                       `json:",omitempty"`
+	InstanceMarketOptions             *LaunchTemplateInstanceMarketOptionsRequest                    `json:",omitempty"`
+	CreditSpecification               *CreditSpecificationRequest                                    `json:",omitempty"`
+	CpuOptions                        *LaunchTemplateCpuOptionsRequest                               `json:",omitempty"`
+	CapacityReservationSpecification  *LaunchTemplateCapacityReservationSpecificationRequest         `json:",omitempty"`
+	LicenseSpecifications             []LaunchTemplateLicenseConfigurationRequest                    `json:",omitempty"`
+	HibernationOptions                *LaunchTemplateHibernationOptionsRequest                       `json:",omitempty"`
+	MetadataOptions                   *LaunchTemplateInstanceMetadataOptionsRequest                  `json:",omitempty"`
+	EnclaveOptions                    *LaunchTemplateEnclaveOptionsRequest                           `json:",omitempty"`
+	InstanceRequirements              *InstanceRequirementsRequest                                   `json:",omitempty"`
+	PrivateDnsNameOptions             *LaunchTemplatePrivateDnsNameOptionsRequest                    `json:",omitempty"`
+	MaintenanceOptions                *LaunchTemplateInstanceMaintenanceOptionsRequest               `json:",omitempty"`
+	DisableApiStop                    *bool                                                          `json:",omitempty"`
+	Operator                          *OperatorRequest                                               `json:",omitempty"`
+	NetworkPerformanceOptions         *LaunchTemplateNetworkPerformanceOptionsRequest                `json:",omitempty"`
+	SecondaryInterfaces               []LaunchTemplateInstanceSecondaryInterfaceSpecificationRequest `json:",omitempty"`
 }
 
 // Reservation is a shape of AWS's API.
@@ -3760,6 +4162,7 @@ type ReservedInstances struct {
 	RecurringCharges    []RecurringCharge `json:",omitempty"`
 	Scope               *string           `json:",omitempty"`
 	Tags                []Tag             `json:",omitempty"`
+	AvailabilityZoneId  *string           `json:",omitempty"`
 }
 
 // ResetInstanceAttributeInput is a shape of AWS's API.
@@ -3812,6 +4215,9 @@ type ResponseLaunchTemplateData struct {
 	PrivateDnsNameOptions             *LaunchTemplatePrivateDnsNameOptions                    `json:",omitempty"`
 	MaintenanceOptions                *LaunchTemplateInstanceMaintenanceOptions               `json:",omitempty"`
 	DisableApiStop                    *bool                                                   `json:",omitempty"`
+	Operator                          *OperatorResponse                                       `json:",omitempty"`
+	NetworkPerformanceOptions         *LaunchTemplateNetworkPerformanceOptions                `json:",omitempty"`
+	SecondaryInterfaces               []LaunchTemplateInstanceSecondaryInterfaceSpecification `json:",omitempty"`
 }
 
 // RevokeSecurityGroupEgressInput is a shape of AWS's API.
@@ -3830,8 +4236,9 @@ type RevokeSecurityGroupEgressInput struct {
 
 // RevokeSecurityGroupEgressOutput is a shape of AWS's API.
 type RevokeSecurityGroupEgressOutput struct {
-	Return               *bool          `json:",omitempty"`
-	UnknownIpPermissions []IpPermission `json:",omitempty"`
+	Return                    *bool                      `json:",omitempty"`
+	UnknownIpPermissions      []IpPermission             `json:",omitempty"`
+	RevokedSecurityGroupRules []RevokedSecurityGroupRule `json:",omitempty"`
 }
 
 // RevokeSecurityGroupIngressInput is a shape of AWS's API.
@@ -3851,8 +4258,24 @@ type RevokeSecurityGroupIngressInput struct {
 
 // RevokeSecurityGroupIngressOutput is a shape of AWS's API.
 type RevokeSecurityGroupIngressOutput struct {
-	Return               *bool          `json:",omitempty"`
-	UnknownIpPermissions []IpPermission `json:",omitempty"`
+	Return                    *bool                      `json:",omitempty"`
+	UnknownIpPermissions      []IpPermission             `json:",omitempty"`
+	RevokedSecurityGroupRules []RevokedSecurityGroupRule `json:",omitempty"`
+}
+
+// RevokedSecurityGroupRule is a shape of AWS's API.
+type RevokedSecurityGroupRule struct {
+	SecurityGroupRuleId *string `json:",omitempty"`
+	GroupId             *string `json:",omitempty"`
+	IsEgress            *bool   `json:",omitempty"`
+	IpProtocol          *string `json:",omitempty"`
+	FromPort            *int64  `json:",omitempty"`
+	ToPort              *int64  `json:",omitempty"`
+	CidrIpv4            *string `json:",omitempty"`
+	CidrIpv6            *string `json:",omitempty"`
+	PrefixListId        *string `json:",omitempty"`
+	ReferencedGroupId   *string `json:",omitempty"`
+	Description         *string `json:",omitempty"`
 }
 
 // Route is a shape of AWS's API.
@@ -3873,6 +4296,8 @@ type Route struct {
 	State                       *string `json:",omitempty"`
 	VpcPeeringConnectionId      *string `json:",omitempty"`
 	CoreNetworkArn              *string `json:",omitempty"`
+	OdbNetworkArn               *string `json:",omitempty"`
+	IpAddress                   *string `json:",omitempty"`
 }
 
 // RouteTable is a shape of AWS's API.
@@ -3894,6 +4319,7 @@ type RouteTableAssociation struct {
 	SubnetId                *string                     `json:",omitempty"`
 	GatewayId               *string                     `json:",omitempty"`
 	AssociationState        *RouteTableAssociationState `json:",omitempty"`
+	PublicIpv4Pool          *string                     `json:",omitempty"`
 }
 
 // RouteTableAssociationState is a shape of AWS's API.
@@ -3904,47 +4330,50 @@ type RouteTableAssociationState struct {
 
 // RunInstancesInput is a shape of AWS's API.
 type RunInstancesInput struct {
-	BlockDeviceMappings               []BlockDeviceMapping                    `json:",omitempty"`
-	ImageId                           *string                                 `json:",omitempty"`
-	InstanceType                      *string                                 `json:",omitempty"`
-	Ipv6AddressCount                  *int64                                  `json:",omitempty"`
-	Ipv6Addresses                     []InstanceIpv6Address                   `json:",omitempty"`
-	KernelId                          *string                                 `json:",omitempty"`
-	KeyName                           *string                                 `json:",omitempty"`
-	MaxCount                          *int64                                  `json:",omitempty"`
-	MinCount                          *int64                                  `json:",omitempty"`
-	Monitoring                        *RunInstancesMonitoringEnabled          `json:",omitempty"`
-	Placement                         *Placement                              `json:",omitempty"`
-	RamdiskId                         *string                                 `json:",omitempty"`
-	SecurityGroupIds                  []string                                `json:",omitempty"`
-	SecurityGroups                    []string                                `json:",omitempty"`
-	SubnetId                          *string                                 `json:",omitempty"`
-	UserData                          *string                                 `json:",omitempty"`
-	AdditionalInfo                    *string                                 `json:",omitempty"`
-	ClientToken                       *string                                 `json:",omitempty"`
-	DisableApiTermination             *bool                                   `json:",omitempty"`
-	DryRun                            *bool                                   `json:",omitempty"`
-	EbsOptimized                      *bool                                   `json:",omitempty"`
-	IamInstanceProfile                *IamInstanceProfileSpecification        `json:",omitempty"`
-	InstanceInitiatedShutdownBehavior *string                                 `json:",omitempty"`
-	NetworkInterfaces                 []InstanceNetworkInterfaceSpecification `json:",omitempty"`
-	PrivateIpAddress                  *string                                 `json:",omitempty"`
-	ElasticGpuSpecification           []ElasticGpuSpecification               `json:",omitempty"`
-	ElasticInferenceAccelerators      []ElasticInferenceAccelerator           `json:",omitempty"`
-	TagSpecifications                 []TagSpecification                      `json:",omitempty"`
-	LaunchTemplate                    *LaunchTemplateSpecification            `json:",omitempty"`
-	InstanceMarketOptions             *InstanceMarketOptionsRequest           `json:",omitempty"`
-	CreditSpecification               *CreditSpecificationRequest             `json:",omitempty"`
-	CpuOptions                        *CpuOptionsRequest                      `json:",omitempty"`
-	CapacityReservationSpecification  *CapacityReservationSpecification       `json:",omitempty"`
-	HibernationOptions                *HibernationOptionsRequest              `json:",omitempty"`
-	LicenseSpecifications             []LicenseConfigurationRequest           `json:",omitempty"`
-	MetadataOptions                   *InstanceMetadataOptionsRequest         `json:",omitempty"`
-	EnclaveOptions                    *EnclaveOptionsRequest                  `json:",omitempty"`
-	PrivateDnsNameOptions             *PrivateDnsNameOptionsRequest           `json:",omitempty"`
-	MaintenanceOptions                *InstanceMaintenanceOptionsRequest      `json:",omitempty"`
-	DisableApiStop                    *bool                                   `json:",omitempty"`
-	EnablePrimaryIpv6                 *bool                                   `json:",omitempty"`
+	BlockDeviceMappings               []BlockDeviceMapping                             `json:",omitempty"`
+	ImageId                           *string                                          `json:",omitempty"`
+	InstanceType                      *string                                          `json:",omitempty"`
+	Ipv6AddressCount                  *int64                                           `json:",omitempty"`
+	Ipv6Addresses                     []InstanceIpv6Address                            `json:",omitempty"`
+	KernelId                          *string                                          `json:",omitempty"`
+	KeyName                           *string                                          `json:",omitempty"`
+	MaxCount                          *int64                                           `json:",omitempty"`
+	MinCount                          *int64                                           `json:",omitempty"`
+	Monitoring                        *RunInstancesMonitoringEnabled                   `json:",omitempty"`
+	Placement                         *Placement                                       `json:",omitempty"`
+	RamdiskId                         *string                                          `json:",omitempty"`
+	SecurityGroupIds                  []string                                         `json:",omitempty"`
+	SecurityGroups                    []string                                         `json:",omitempty"`
+	SubnetId                          *string                                          `json:",omitempty"`
+	UserData                          *string                                          `json:",omitempty"`
+	AdditionalInfo                    *string                                          `json:",omitempty"`
+	ClientToken                       *string                                          `json:",omitempty"`
+	DisableApiTermination             *bool                                            `json:",omitempty"`
+	DryRun                            *bool                                            `json:",omitempty"`
+	EbsOptimized                      *bool                                            `json:",omitempty"`
+	IamInstanceProfile                *IamInstanceProfileSpecification                 `json:",omitempty"`
+	InstanceInitiatedShutdownBehavior *string                                          `json:",omitempty"`
+	NetworkInterfaces                 []InstanceNetworkInterfaceSpecification          `json:",omitempty"`
+	PrivateIpAddress                  *string                                          `json:",omitempty"`
+	ElasticGpuSpecification           []ElasticGpuSpecification                        `json:",omitempty"`
+	ElasticInferenceAccelerators      []ElasticInferenceAccelerator                    `json:",omitempty"`
+	TagSpecifications                 []TagSpecification                               `json:",omitempty"`
+	LaunchTemplate                    *LaunchTemplateSpecification                     `json:",omitempty"`
+	InstanceMarketOptions             *InstanceMarketOptionsRequest                    `json:",omitempty"`
+	CreditSpecification               *CreditSpecificationRequest                      `json:",omitempty"`
+	CpuOptions                        *CpuOptionsRequest                               `json:",omitempty"`
+	CapacityReservationSpecification  *CapacityReservationSpecification                `json:",omitempty"`
+	HibernationOptions                *HibernationOptionsRequest                       `json:",omitempty"`
+	LicenseSpecifications             []LicenseConfigurationRequest                    `json:",omitempty"`
+	MetadataOptions                   *InstanceMetadataOptionsRequest                  `json:",omitempty"`
+	EnclaveOptions                    *EnclaveOptionsRequest                           `json:",omitempty"`
+	PrivateDnsNameOptions             *PrivateDnsNameOptionsRequest                    `json:",omitempty"`
+	MaintenanceOptions                *InstanceMaintenanceOptionsRequest               `json:",omitempty"`
+	DisableApiStop                    *bool                                            `json:",omitempty"`
+	EnablePrimaryIpv6                 *bool                                            `json:",omitempty"`
+	NetworkPerformanceOptions         *InstanceNetworkPerformanceOptionsRequest        `json:",omitempty"`
+	Operator                          *OperatorRequest                                 `json:",omitempty"`
+	SecondaryInterfaces               []InstanceSecondaryInterfaceSpecificationRequest `json:",omitempty"`
 }
 
 // RunInstancesMonitoringEnabled is a shape of AWS's API.
@@ -3961,6 +4390,16 @@ type RunInstancesOutput struct {
 	ReservationId *string           `json:",omitempty"`
 }
 
+// SecondaryInterfacePrivateIpAddressSpecification is a shape of AWS's API.
+type SecondaryInterfacePrivateIpAddressSpecification struct {
+	PrivateIpAddress *string `json:",omitempty"`
+}
+
+// SecondaryInterfacePrivateIpAddressSpecificationRequest is a shape of AWS's API.
+type SecondaryInterfacePrivateIpAddressSpecificationRequest struct {
+	PrivateIpAddress *string `json:",omitempty"`
+}
+
 // SecurityGroup is a shape of AWS's API.
 type SecurityGroup struct {
 	Description         *string        `json:",omitempty"`
@@ -3971,6 +4410,7 @@ type SecurityGroup struct {
 	IpPermissionsEgress []IpPermission `json:",omitempty"`
 	Tags                []Tag          `json:",omitempty"`
 	VpcId               *string        `json:",omitempty"`
+	SecurityGroupArn    *string        `json:",omitempty"`
 }
 
 // SecurityGroupIdentifier is a shape of AWS's API.
@@ -3989,19 +4429,20 @@ type SecurityGroupReference struct {
 
 // SecurityGroupRule is a shape of AWS's API.
 type SecurityGroupRule struct {
-	SecurityGroupRuleId *string                  `json:",omitempty"`
-	GroupId             *string                  `json:",omitempty"`
-	GroupOwnerId        *string                  `json:",omitempty"`
-	IsEgress            *bool                    `json:",omitempty"`
-	IpProtocol          *string                  `json:",omitempty"`
-	FromPort            *int64                   `json:",omitempty"`
-	ToPort              *int64                   `json:",omitempty"`
-	CidrIpv4            *string                  `json:",omitempty"`
-	CidrIpv6            *string                  `json:",omitempty"`
-	PrefixListId        *string                  `json:",omitempty"`
-	ReferencedGroupInfo *ReferencedSecurityGroup `json:",omitempty"`
-	Description         *string                  `json:",omitempty"`
-	Tags                []Tag                    `json:",omitempty"`
+	SecurityGroupRuleId  *string                  `json:",omitempty"`
+	GroupId              *string                  `json:",omitempty"`
+	GroupOwnerId         *string                  `json:",omitempty"`
+	IsEgress             *bool                    `json:",omitempty"`
+	IpProtocol           *string                  `json:",omitempty"`
+	FromPort             *int64                   `json:",omitempty"`
+	ToPort               *int64                   `json:",omitempty"`
+	CidrIpv4             *string                  `json:",omitempty"`
+	CidrIpv6             *string                  `json:",omitempty"`
+	PrefixListId         *string                  `json:",omitempty"`
+	ReferencedGroupInfo  *ReferencedSecurityGroup `json:",omitempty"`
+	Description          *string                  `json:",omitempty"`
+	Tags                 []Tag                    `json:",omitempty"`
+	SecurityGroupRuleArn *string                  `json:",omitempty"`
 }
 
 // SecurityGroupRuleDescription is a shape of AWS's API.
@@ -4040,24 +4481,29 @@ type SendDiagnosticInterruptOutput struct {
 
 // Snapshot is a shape of AWS's API.
 type Snapshot struct {
-	DataEncryptionKeyId *string    `json:",omitempty"`
-	Description         *string    `json:",omitempty"`
-	Encrypted           *bool      `json:",omitempty"`
-	KmsKeyId            *string    `json:",omitempty"`
-	OwnerId             *string    `json:",omitempty"`
-	Progress            *string    `json:",omitempty"`
-	SnapshotId          *string    `json:",omitempty"`
-	StartTime           *time.Time `json:",omitempty"`
-	State               *string    `json:",omitempty"`
-	StateMessage        *string    `json:",omitempty"`
-	VolumeId            *string    `json:",omitempty"`
-	VolumeSize          *int64     `json:",omitempty"`
-	OwnerAlias          *string    `json:",omitempty"`
-	OutpostArn          *string    `json:",omitempty"`
-	Tags                []Tag      `json:",omitempty"`
-	StorageTier         *string    `json:",omitempty"`
-	RestoreExpiryTime   *time.Time `json:",omitempty"`
-	SseType             *string    `json:",omitempty"`
+	DataEncryptionKeyId       *string    `json:",omitempty"`
+	Description               *string    `json:",omitempty"`
+	Encrypted                 *bool      `json:",omitempty"`
+	KmsKeyId                  *string    `json:",omitempty"`
+	OwnerId                   *string    `json:",omitempty"`
+	Progress                  *string    `json:",omitempty"`
+	SnapshotId                *string    `json:",omitempty"`
+	StartTime                 *time.Time `json:",omitempty"`
+	State                     *string    `json:",omitempty"`
+	StateMessage              *string    `json:",omitempty"`
+	VolumeId                  *string    `json:",omitempty"`
+	VolumeSize                *int64     `json:",omitempty"`
+	OwnerAlias                *string    `json:",omitempty"`
+	OutpostArn                *string    `json:",omitempty"`
+	Tags                      []Tag      `json:",omitempty"`
+	StorageTier               *string    `json:",omitempty"`
+	RestoreExpiryTime         *time.Time `json:",omitempty"`
+	SseType                   *string    `json:",omitempty"`
+	AvailabilityZone          *string    `json:",omitempty"`
+	TransferType              *string    `json:",omitempty"`
+	CompletionDurationMinutes *int64     `json:",omitempty"`
+	CompletionTime            *time.Time `json:",omitempty"`
+	FullSnapshotSizeInBytes   *int64     `json:",omitempty"`
 }
 
 // SpotInstanceRequest is a shape of AWS's API.
@@ -4081,6 +4527,7 @@ type SpotInstanceRequest struct {
 	ValidFrom                    *time.Time              `json:",omitempty"`
 	ValidUntil                   *time.Time              `json:",omitempty"`
 	InstanceInterruptionBehavior *string                 `json:",omitempty"`
+	LaunchedAvailabilityZoneId   *string                 `json:",omitempty"`
 }
 
 // SpotInstanceStateFault is a shape of AWS's API.
@@ -4107,9 +4554,10 @@ type SpotMarketOptions struct {
 
 // SpotPlacement is a shape of AWS's API.
 type SpotPlacement struct {
-	AvailabilityZone *string `json:",omitempty"`
-	GroupName        *string `json:",omitempty"`
-	Tenancy          *string `json:",omitempty"`
+	AvailabilityZone   *string `json:",omitempty"`
+	GroupName          *string `json:",omitempty"`
+	Tenancy            *string `json:",omitempty"`
+	AvailabilityZoneId *string `json:",omitempty"`
 }
 
 // StartInstancesInput is a shape of AWS's API.
@@ -4132,10 +4580,11 @@ type StateReason struct {
 
 // StopInstancesInput is a shape of AWS's API.
 type StopInstancesInput struct {
-	InstanceIds []string `json:",omitempty"`
-	Hibernate   *bool    `json:",omitempty"`
-	DryRun      *bool    `json:",omitempty"`
-	Force       *bool    `json:",omitempty"`
+	InstanceIds    []string `json:",omitempty"`
+	Hibernate      *bool    `json:",omitempty"`
+	DryRun         *bool    `json:",omitempty"`
+	Force          *bool    `json:",omitempty"`
+	SkipOsShutdown *bool    `json:",omitempty"`
 }
 
 // StopInstancesOutput is a shape of AWS's API.
@@ -4166,6 +4615,8 @@ type Subnet struct {
 	EnableDns64                   *bool                            `json:",omitempty"`
 	Ipv6Native                    *bool                            `json:",omitempty"`
 	PrivateDnsNameOptionsOnLaunch *PrivateDnsNameOptionsOnLaunch   `json:",omitempty"`
+	BlockPublicAccessStates       *BlockPublicAccessStates         `json:",omitempty"`
+	Type                          *string                          `json:",omitempty"`
 }
 
 // SubnetCidrBlockState is a shape of AWS's API.
@@ -4181,11 +4632,19 @@ type SubnetConfiguration struct {
 	Ipv6     *string `json:",omitempty"`
 }
 
+// SubnetIpPrefixes is a shape of AWS's API.
+type SubnetIpPrefixes struct {
+	SubnetId   *string  `json:",omitempty"`
+	IpPrefixes []string `json:",omitempty"`
+}
+
 // SubnetIpv6CidrBlockAssociation is a shape of AWS's API.
 type SubnetIpv6CidrBlockAssociation struct {
-	AssociationId      *string               `json:",omitempty"`
-	Ipv6CidrBlock      *string               `json:",omitempty"`
-	Ipv6CidrBlockState *SubnetCidrBlockState `json:",omitempty"`
+	AssociationId        *string               `json:",omitempty"`
+	Ipv6CidrBlock        *string               `json:",omitempty"`
+	Ipv6CidrBlockState   *SubnetCidrBlockState `json:",omitempty"`
+	Ipv6AddressAttribute *string               `json:",omitempty"`
+	IpSource             *string               `json:",omitempty"`
 }
 
 // Tag is a shape of AWS's API.
@@ -4210,8 +4669,10 @@ type TagSpecification struct {
 
 // TerminateInstancesInput is a shape of AWS's API.
 type TerminateInstancesInput struct {
-	InstanceIds []string `json:",omitempty"`
-	DryRun      *bool    `json:",omitempty"`
+	InstanceIds    []string `json:",omitempty"`
+	DryRun         *bool    `json:",omitempty"`
+	Force          *bool    `json:",omitempty"`
+	SkipOsShutdown *bool    `json:",omitempty"`
 }
 
 // TerminateInstancesOutput is a shape of AWS's API.
@@ -4327,23 +4788,27 @@ type ValidationWarning struct {
 
 // Volume is a shape of AWS's API.
 type Volume struct {
-	Attachments        []VolumeAttachment `json:",omitempty"`
-	AvailabilityZone   *string            `json:",omitempty"`
-	CreateTime         *time.Time         `json:",omitempty"`
-	Encrypted          *bool              `json:",omitempty"`
-	KmsKeyId           *string            `json:",omitempty"`
-	OutpostArn         *string            `json:",omitempty"`
-	Size               *int64             `json:",omitempty"`
-	SnapshotId         *string            `json:",omitempty"`
-	State              *string            `json:",omitempty"`
-	VolumeId           *string            `json:",omitempty"`
-	Iops               *int64             `json:",omitempty"`
-	Tags               []Tag              `json:",omitempty"`
-	VolumeType         *string            `json:",omitempty"`
-	FastRestored       *bool              `json:",omitempty"`
-	MultiAttachEnabled *bool              `json:",omitempty"`
-	Throughput         *int64             `json:",omitempty"`
-	SseType            *string            `json:",omitempty"`
+	Attachments              []VolumeAttachment `json:",omitempty"`
+	AvailabilityZone         *string            `json:",omitempty"`
+	CreateTime               *time.Time         `json:",omitempty"`
+	Encrypted                *bool              `json:",omitempty"`
+	KmsKeyId                 *string            `json:",omitempty"`
+	OutpostArn               *string            `json:",omitempty"`
+	Size                     *int64             `json:",omitempty"`
+	SnapshotId               *string            `json:",omitempty"`
+	State                    *string            `json:",omitempty"`
+	VolumeId                 *string            `json:",omitempty"`
+	Iops                     *int64             `json:",omitempty"`
+	Tags                     []Tag              `json:",omitempty"`
+	VolumeType               *string            `json:",omitempty"`
+	FastRestored             *bool              `json:",omitempty"`
+	MultiAttachEnabled       *bool              `json:",omitempty"`
+	Throughput               *int64             `json:",omitempty"`
+	SseType                  *string            `json:",omitempty"`
+	AvailabilityZoneId       *string            `json:",omitempty"`
+	SourceVolumeId           *string            `json:",omitempty"`
+	Operator                 *OperatorResponse  `json:",omitempty"`
+	VolumeInitializationRate *int64             `json:",omitempty"`
 }
 
 // VolumeAttachment is a shape of AWS's API.
@@ -4356,6 +4821,7 @@ type VolumeAttachment struct {
 	DeleteOnTermination   *bool      `json:",omitempty"`
 	AssociatedResource    *string    `json:",omitempty"`
 	InstanceOwningService *string    `json:",omitempty"`
+	EbsCardIndex          *int64     `json:",omitempty"`
 }
 
 // VolumeStatusAction is a shape of AWS's API.
@@ -4396,13 +4862,16 @@ type VolumeStatusInfo struct {
 
 // VolumeStatusItem is a shape of AWS's API.
 type VolumeStatusItem struct {
-	Actions            []VolumeStatusAction           `json:",omitempty"`
-	AvailabilityZone   *string                        `json:",omitempty"`
-	OutpostArn         *string                        `json:",omitempty"`
-	Events             []VolumeStatusEvent            `json:",omitempty"`
-	VolumeId           *string                        `json:",omitempty"`
-	VolumeStatus       *VolumeStatusInfo              `json:",omitempty"`
-	AttachmentStatuses []VolumeStatusAttachmentStatus `json:",omitempty"`
+	Actions                     []VolumeStatusAction           `json:",omitempty"`
+	AvailabilityZone            *string                        `json:",omitempty"`
+	OutpostArn                  *string                        `json:",omitempty"`
+	Events                      []VolumeStatusEvent            `json:",omitempty"`
+	VolumeId                    *string                        `json:",omitempty"`
+	VolumeStatus                *VolumeStatusInfo              `json:",omitempty"`
+	AttachmentStatuses          []VolumeStatusAttachmentStatus `json:",omitempty"`
+	InitializationStatusDetails *InitializationStatusDetails   `json:",omitempty"`
+	AvailabilityZoneId          *string                        `json:",omitempty"`
+	Operator                    *OperatorResponse              `json:",omitempty"`
 }
 
 // Vpc is a shape of AWS's API.
@@ -4417,6 +4886,8 @@ type Vpc struct {
 	CidrBlockAssociationSet     []VpcCidrBlockAssociation     `json:",omitempty"`
 	IsDefault                   *bool                         `json:",omitempty"`
 	Tags                        []Tag                         `json:",omitempty"`
+	EncryptionControl           *VpcEncryptionControl         `json:",omitempty"`
+	BlockPublicAccessStates     *BlockPublicAccessStates      `json:",omitempty"`
 }
 
 // VpcCidrBlockAssociation is a shape of AWS's API.
@@ -4439,34 +4910,84 @@ type VpcClassicLink struct {
 	VpcId              *string `json:",omitempty"`
 }
 
+// VpcEncryptionControl is a shape of AWS's API.
+type VpcEncryptionControl struct {
+	VpcId                  *string                         `json:",omitempty"`
+	VpcEncryptionControlId *string                         `json:",omitempty"`
+	Mode                   *string                         `json:",omitempty"`
+	State                  *string                         `json:",omitempty"`
+	StateMessage           *string                         `json:",omitempty"`
+	ResourceExclusions     *VpcEncryptionControlExclusions `json:",omitempty"`
+	Tags                   []Tag                           `json:",omitempty"`
+}
+
+// VpcEncryptionControlConfiguration is a shape of AWS's API.
+type VpcEncryptionControlConfiguration struct {
+	Mode                               *string `json:",omitempty"`
+	InternetGatewayExclusion           *string `json:",omitempty"`
+	EgressOnlyInternetGatewayExclusion *string `json:",omitempty"`
+	NatGatewayExclusion                *string `json:",omitempty"`
+	VirtualPrivateGatewayExclusion     *string `json:",omitempty"`
+	VpcPeeringExclusion                *string `json:",omitempty"`
+	LambdaExclusion                    *string `json:",omitempty"`
+	VpcLatticeExclusion                *string `json:",omitempty"`
+	ElasticFileSystemExclusion         *string `json:",omitempty"`
+}
+
+// VpcEncryptionControlExclusion is a shape of AWS's API.
+type VpcEncryptionControlExclusion struct {
+	State        *string `json:",omitempty"`
+	StateMessage *string `json:",omitempty"`
+}
+
+// VpcEncryptionControlExclusions is a shape of AWS's API.
+type VpcEncryptionControlExclusions struct {
+	InternetGateway           *VpcEncryptionControlExclusion `json:",omitempty"`
+	EgressOnlyInternetGateway *VpcEncryptionControlExclusion `json:",omitempty"`
+	NatGateway                *VpcEncryptionControlExclusion `json:",omitempty"`
+	VirtualPrivateGateway     *VpcEncryptionControlExclusion `json:",omitempty"`
+	VpcPeering                *VpcEncryptionControlExclusion `json:",omitempty"`
+	Lambda                    *VpcEncryptionControlExclusion `json:",omitempty"`
+	VpcLattice                *VpcEncryptionControlExclusion `json:",omitempty"`
+	ElasticFileSystem         *VpcEncryptionControlExclusion `json:",omitempty"`
+}
+
 // VpcEndpoint is a shape of AWS's API.
 type VpcEndpoint struct {
-	VpcEndpointId       *string                   `json:",omitempty"`
-	VpcEndpointType     *string                   `json:",omitempty"`
-	VpcId               *string                   `json:",omitempty"`
-	ServiceName         *string                   `json:",omitempty"`
-	State               *string                   `json:",omitempty"`
-	PolicyDocument      *string                   `json:",omitempty"`
-	RouteTableIds       []string                  `json:",omitempty"`
-	SubnetIds           []string                  `json:",omitempty"`
-	Groups              []SecurityGroupIdentifier `json:",omitempty"`
-	IpAddressType       *string                   `json:",omitempty"`
-	DnsOptions          *DnsOptions               `json:",omitempty"`
-	PrivateDnsEnabled   *bool                     `json:",omitempty"`
-	RequesterManaged    *bool                     `json:",omitempty"`
-	NetworkInterfaceIds []string                  `json:",omitempty"`
-	DnsEntries          []DnsEntry                `json:",omitempty"`
-	CreationTimestamp   *time.Time                `json:",omitempty"`
-	Tags                []Tag                     `json:",omitempty"`
-	OwnerId             *string                   `json:",omitempty"`
-	LastError           *LastError                `json:",omitempty"`
+	VpcEndpointId            *string                   `json:",omitempty"`
+	VpcEndpointType          *string                   `json:",omitempty"`
+	VpcId                    *string                   `json:",omitempty"`
+	ServiceName              *string                   `json:",omitempty"`
+	State                    *string                   `json:",omitempty"`
+	PolicyDocument           *string                   `json:",omitempty"`
+	RouteTableIds            []string                  `json:",omitempty"`
+	SubnetIds                []string                  `json:",omitempty"`
+	Groups                   []SecurityGroupIdentifier `json:",omitempty"`
+	IpAddressType            *string                   `json:",omitempty"`
+	DnsOptions               *DnsOptions               `json:",omitempty"`
+	PrivateDnsEnabled        *bool                     `json:",omitempty"`
+	RequesterManaged         *bool                     `json:",omitempty"`
+	NetworkInterfaceIds      []string                  `json:",omitempty"`
+	DnsEntries               []DnsEntry                `json:",omitempty"`
+	CreationTimestamp        *time.Time                `json:",omitempty"`
+	Tags                     []Tag                     `json:",omitempty"`
+	OwnerId                  *string                   `json:",omitempty"`
+	LastError                *LastError                `json:",omitempty"`
+	Ipv4Prefixes             []SubnetIpPrefixes        `json:",omitempty"`
+	Ipv6Prefixes             []SubnetIpPrefixes        `json:",omitempty"`
+	FailureReason            *string                   `json:",omitempty"`
+	ServiceNetworkArn        *string                   `json:",omitempty"`
+	ResourceConfigurationArn *string                   `json:",omitempty"`
+	ServiceRegion            *string                   `json:",omitempty"`
 }
 
 // VpcIpv6CidrBlockAssociation is a shape of AWS's API.
 type VpcIpv6CidrBlockAssociation struct {
-	AssociationId      *string            `json:",omitempty"`
-	Ipv6CidrBlock      *string            `json:",omitempty"`
-	Ipv6CidrBlockState *VpcCidrBlockState `json:",omitempty"`
-	NetworkBorderGroup *string            `json:",omitempty"`
-	Ipv6Pool           *string            `json:",omitempty"`
+	AssociationId        *string            `json:",omitempty"`
+	Ipv6CidrBlock        *string            `json:",omitempty"`
+	Ipv6CidrBlockState   *VpcCidrBlockState `json:",omitempty"`
+	NetworkBorderGroup   *string            `json:",omitempty"`
+	Ipv6Pool             *string            `json:",omitempty"`
+	Ipv6AddressAttribute *string            `json:",omitempty"`
+	IpSource             *string            `json:",omitempty"`
 }

@@ -9,6 +9,13 @@ const (
 	ActionTypeEnumAuthenticateCognito = "authenticate-cognito"
 	ActionTypeEnumRedirect            = "redirect"
 	ActionTypeEnumFixedResponse       = "fixed-response"
+	ActionTypeEnumJwtValidation       = "jwt-validation"
+)
+
+// Values of AdvertiseTrustStoreCaNamesEnum.
+const (
+	AdvertiseTrustStoreCaNamesEnumOn  = "on"
+	AdvertiseTrustStoreCaNamesEnumOff = "off"
 )
 
 // Values of AnomalyResultEnum.
@@ -31,10 +38,24 @@ const (
 	AuthenticateOidcActionConditionalBehaviorEnumAuthenticate = "authenticate"
 )
 
+// Values of CapacityReservationStateEnum.
+const (
+	CapacityReservationStateEnumProvisioned = "provisioned"
+	CapacityReservationStateEnumPending     = "pending"
+	CapacityReservationStateEnumRebalancing = "rebalancing"
+	CapacityReservationStateEnumFailed      = "failed"
+)
+
 // Values of DescribeTargetHealthInputIncludeEnum.
 const (
 	DescribeTargetHealthInputIncludeEnumAnomalyDetection = "AnomalyDetection"
 	DescribeTargetHealthInputIncludeEnumAll              = "All"
+)
+
+// Values of EnablePrefixForIpv6SourceNatEnum.
+const (
+	EnablePrefixForIpv6SourceNatEnumOn  = "on"
+	EnablePrefixForIpv6SourceNatEnumOff = "off"
 )
 
 // Values of EnforceSecurityGroupInboundRulesOnPrivateLinkTrafficEnum.
@@ -48,6 +69,13 @@ const (
 	IpAddressTypeIpv4                       = "ipv4"
 	IpAddressTypeDualstack                  = "dualstack"
 	IpAddressTypeDualstackWithoutPublicIpv4 = "dualstack-without-public-ipv4"
+)
+
+// Values of JwtValidationActionAdditionalClaimFormatEnum.
+const (
+	JwtValidationActionAdditionalClaimFormatEnumSingleString         = "single-string"
+	JwtValidationActionAdditionalClaimFormatEnumStringArray          = "string-array"
+	JwtValidationActionAdditionalClaimFormatEnumSpaceSeparatedValues = "space-separated-values"
 )
 
 // Values of LoadBalancerSchemeEnum.
@@ -79,13 +107,15 @@ const (
 
 // Values of ProtocolEnum.
 const (
-	ProtocolEnumHttp   = "HTTP"
-	ProtocolEnumHttps  = "HTTPS"
-	ProtocolEnumTcp    = "TCP"
-	ProtocolEnumTls    = "TLS"
-	ProtocolEnumUdp    = "UDP"
-	ProtocolEnumTcpUdp = "TCP_UDP"
-	ProtocolEnumGeneve = "GENEVE"
+	ProtocolEnumHttp    = "HTTP"
+	ProtocolEnumHttps   = "HTTPS"
+	ProtocolEnumTcp     = "TCP"
+	ProtocolEnumTls     = "TLS"
+	ProtocolEnumUdp     = "UDP"
+	ProtocolEnumTcpUdp  = "TCP_UDP"
+	ProtocolEnumGeneve  = "GENEVE"
+	ProtocolEnumQuic    = "QUIC"
+	ProtocolEnumTcpQuic = "TCP_QUIC"
 )
 
 // Values of RedirectActionStatusCodeEnum.
@@ -94,9 +124,30 @@ const (
 	RedirectActionStatusCodeEnumHttp302 = "HTTP_302"
 )
 
+// Values of RemoveIpamPoolEnum.
+const (
+	RemoveIpamPoolEnumIpv4 = "ipv4"
+)
+
 // Values of RevocationType.
 const (
 	RevocationTypeCrl = "CRL"
+)
+
+// Values of TargetAdministrativeOverrideReasonEnum.
+const (
+	TargetAdministrativeOverrideReasonEnumAdministrativeOverrideUnknown                  = "AdministrativeOverride.Unknown"
+	TargetAdministrativeOverrideReasonEnumAdministrativeOverrideNoOverride               = "AdministrativeOverride.NoOverride"
+	TargetAdministrativeOverrideReasonEnumAdministrativeOverrideZonalShiftActive         = "AdministrativeOverride.ZonalShiftActive"
+	TargetAdministrativeOverrideReasonEnumAdministrativeOverrideZonalShiftDelegatedToDns = "AdministrativeOverride.ZonalShiftDelegatedToDns"
+)
+
+// Values of TargetAdministrativeOverrideStateEnum.
+const (
+	TargetAdministrativeOverrideStateEnumUnknown                  = "unknown"
+	TargetAdministrativeOverrideStateEnumNoOverride               = "no_override"
+	TargetAdministrativeOverrideStateEnumZonalShiftActive         = "zonal_shift_active"
+	TargetAdministrativeOverrideStateEnumZonalShiftDelegatedToDns = "zonal_shift_delegated_to_dns"
 )
 
 // Values of TargetGroupIpAddressTypeEnum.
@@ -140,6 +191,12 @@ const (
 	TargetTypeEnumAlb      = "alb"
 )
 
+// Values of TransformTypeEnum.
+const (
+	TransformTypeEnumHostHeaderRewrite = "host-header-rewrite"
+	TransformTypeEnumUrlRewrite        = "url-rewrite"
+)
+
 // Values of TrustStoreAssociationStatusEnum.
 const (
 	TrustStoreAssociationStatusEnumActive  = "active"
@@ -158,6 +215,9 @@ const (
 	ErrCodeAllocationIdNotFoundException                     = "AllocationIdNotFound"
 	ErrCodeAvailabilityZoneNotSupportedException             = "AvailabilityZoneNotSupported"
 	ErrCodeCaCertificatesBundleNotFoundException             = "CaCertificatesBundleNotFound"
+	ErrCodeCapacityDecreaseRequestsLimitExceededException    = "CapacityDecreaseRequestLimitExceeded"
+	ErrCodeCapacityReservationPendingException               = "CapacityReservationPending"
+	ErrCodeCapacityUnitsLimitExceededException               = "CapacityUnitsLimitExceeded"
 	ErrCodeCertificateNotFoundException                      = "CertificateNotFound"
 	ErrCodeDeleteAssociationSameAccountException             = "DeleteAssociationSameAccount"
 	ErrCodeDuplicateListenerException                        = "DuplicateListener"
@@ -167,6 +227,7 @@ const (
 	ErrCodeDuplicateTrustStoreNameException                  = "DuplicateTrustStoreName"
 	ErrCodeHealthUnavailableException                        = "HealthUnavailable"
 	ErrCodeIncompatibleProtocolsException                    = "IncompatibleProtocols"
+	ErrCodeInsufficientCapacityException                     = "InsufficientCapacity"
 	ErrCodeInvalidCaCertificatesBundleException              = "InvalidCaCertificatesBundle"
 	ErrCodeInvalidConfigurationRequestException              = "InvalidConfigurationRequest"
 	ErrCodeInvalidLoadBalancerActionException                = "InvalidLoadBalancerAction"
@@ -178,6 +239,7 @@ const (
 	ErrCodeListenerNotFoundException                         = "ListenerNotFound"
 	ErrCodeLoadBalancerNotFoundException                     = "LoadBalancerNotFound"
 	ErrCodeOperationNotPermittedException                    = "OperationNotPermitted"
+	ErrCodePriorRequestNotCompleteException                  = "PriorRequestNotComplete"
 	ErrCodePriorityInUseException                            = "PriorityInUse"
 	ErrCodeResourceInUseException                            = "ResourceInUse"
 	ErrCodeResourceNotFoundException                         = "ResourceNotFound"

@@ -17,6 +17,9 @@ var Service = &model.Service{
 		"AllocationIdNotFoundException":                     {Code: "AllocationIdNotFound", Status: 400, Sender: true},
 		"AvailabilityZoneNotSupportedException":             {Code: "AvailabilityZoneNotSupported", Status: 400, Sender: true},
 		"CaCertificatesBundleNotFoundException":             {Code: "CaCertificatesBundleNotFound", Status: 400, Sender: true},
+		"CapacityDecreaseRequestsLimitExceededException":    {Code: "CapacityDecreaseRequestLimitExceeded", Status: 400, Sender: true},
+		"CapacityReservationPendingException":               {Code: "CapacityReservationPending", Status: 400, Sender: true},
+		"CapacityUnitsLimitExceededException":               {Code: "CapacityUnitsLimitExceeded", Status: 400, Sender: true},
 		"CertificateNotFoundException":                      {Code: "CertificateNotFound", Status: 400, Sender: true},
 		"DeleteAssociationSameAccountException":             {Code: "DeleteAssociationSameAccount", Status: 400, Sender: true},
 		"DuplicateListenerException":                        {Code: "DuplicateListener", Status: 400, Sender: true},
@@ -26,6 +29,7 @@ var Service = &model.Service{
 		"DuplicateTrustStoreNameException":                  {Code: "DuplicateTrustStoreName", Status: 400, Sender: true},
 		"HealthUnavailableException":                        {Code: "HealthUnavailable", Status: 500, Sender: false},
 		"IncompatibleProtocolsException":                    {Code: "IncompatibleProtocols", Status: 400, Sender: true},
+		"InsufficientCapacityException":                     {Code: "InsufficientCapacity", Status: 500, Sender: false},
 		"InvalidCaCertificatesBundleException":              {Code: "InvalidCaCertificatesBundle", Status: 400, Sender: true},
 		"InvalidConfigurationRequestException":              {Code: "InvalidConfigurationRequest", Status: 400, Sender: true},
 		"InvalidLoadBalancerActionException":                {Code: "InvalidLoadBalancerAction", Status: 400, Sender: true},
@@ -37,6 +41,7 @@ var Service = &model.Service{
 		"ListenerNotFoundException":                         {Code: "ListenerNotFound", Status: 400, Sender: true},
 		"LoadBalancerNotFoundException":                     {Code: "LoadBalancerNotFound", Status: 400, Sender: true},
 		"OperationNotPermittedException":                    {Code: "OperationNotPermitted", Status: 400, Sender: true},
+		"PriorRequestNotCompleteException":                  {Code: "PriorRequestNotComplete", Status: 429, Sender: true},
 		"PriorityInUseException":                            {Code: "PriorityInUse", Status: 400, Sender: true},
 		"ResourceInUseException":                            {Code: "ResourceInUse", Status: 400, Sender: true},
 		"ResourceNotFoundException":                         {Code: "ResourceNotFound", Status: 400, Sender: true},
@@ -83,6 +88,8 @@ var Service = &model.Service{
 		"DeleteTrustStore",
 		"DeregisterTargets",
 		"DescribeAccountLimits",
+		"DescribeCapacityReservation",
+		"DescribeListenerAttributes",
 		"DescribeListenerCertificates",
 		"DescribeListeners",
 		"DescribeLoadBalancerAttributes",
@@ -99,7 +106,10 @@ var Service = &model.Service{
 		"GetResourcePolicy",
 		"GetTrustStoreCaCertificatesBundle",
 		"GetTrustStoreRevocationContent",
+		"ModifyCapacityReservation",
+		"ModifyIpPools",
 		"ModifyListener",
+		"ModifyListenerAttributes",
 		"ModifyLoadBalancerAttributes",
 		"ModifyRule",
 		"ModifyTargetGroup",
@@ -121,47 +131,52 @@ var (
 	OpAddListenerCertificates           = &model.Op[AddListenerCertificatesInput, AddListenerCertificatesOutput]{Service: Service, Name: "AddListenerCertificates", Input: 0, Output: 6, Method: "POST", URI: "/", ResultWrapper: "AddListenerCertificatesResult"}
 	OpAddTags                           = &model.Op[AddTagsInput, AddTagsOutput]{Service: Service, Name: "AddTags", Input: 7, Output: 14, Method: "POST", URI: "/", ResultWrapper: "AddTagsResult"}
 	OpAddTrustStoreRevocations          = &model.Op[AddTrustStoreRevocationsInput, AddTrustStoreRevocationsOutput]{Service: Service, Name: "AddTrustStoreRevocations", Input: 15, Output: 23, Method: "POST", URI: "/", ResultWrapper: "AddTrustStoreRevocationsResult"}
-	OpCreateListener                    = &model.Op[CreateListenerInput, CreateListenerOutput]{Service: Service, Name: "CreateListener", Input: 28, Output: 88, Method: "POST", URI: "/", ResultWrapper: "CreateListenerResult"}
-	OpCreateLoadBalancer                = &model.Op[CreateLoadBalancerInput, CreateLoadBalancerOutput]{Service: Service, Name: "CreateLoadBalancer", Input: 91, Output: 106, Method: "POST", URI: "/", ResultWrapper: "CreateLoadBalancerResult"}
-	OpCreateRule                        = &model.Op[CreateRuleInput, CreateRuleOutput]{Service: Service, Name: "CreateRule", Input: 124, Output: 140, Method: "POST", URI: "/", ResultWrapper: "CreateRuleResult"}
-	OpCreateTargetGroup                 = &model.Op[CreateTargetGroupInput, CreateTargetGroupOutput]{Service: Service, Name: "CreateTargetGroup", Input: 146, Output: 160, Method: "POST", URI: "/", ResultWrapper: "CreateTargetGroupResult"}
-	OpCreateTrustStore                  = &model.Op[CreateTrustStoreInput, CreateTrustStoreOutput]{Service: Service, Name: "CreateTrustStore", Input: 164, Output: 166, Method: "POST", URI: "/", ResultWrapper: "CreateTrustStoreResult"}
-	OpDeleteListener                    = &model.Op[DeleteListenerInput, DeleteListenerOutput]{Service: Service, Name: "DeleteListener", Input: 172, Output: 173, Method: "POST", URI: "/", ResultWrapper: "DeleteListenerResult"}
-	OpDeleteLoadBalancer                = &model.Op[DeleteLoadBalancerInput, DeleteLoadBalancerOutput]{Service: Service, Name: "DeleteLoadBalancer", Input: 174, Output: 175, Method: "POST", URI: "/", ResultWrapper: "DeleteLoadBalancerResult"}
-	OpDeleteRule                        = &model.Op[DeleteRuleInput, DeleteRuleOutput]{Service: Service, Name: "DeleteRule", Input: 176, Output: 177, Method: "POST", URI: "/", ResultWrapper: "DeleteRuleResult"}
-	OpDeleteSharedTrustStoreAssociation = &model.Op[DeleteSharedTrustStoreAssociationInput, DeleteSharedTrustStoreAssociationOutput]{Service: Service, Name: "DeleteSharedTrustStoreAssociation", Input: 178, Output: 179, Method: "POST", URI: "/", ResultWrapper: "DeleteSharedTrustStoreAssociationResult"}
-	OpDeleteTargetGroup                 = &model.Op[DeleteTargetGroupInput, DeleteTargetGroupOutput]{Service: Service, Name: "DeleteTargetGroup", Input: 180, Output: 181, Method: "POST", URI: "/", ResultWrapper: "DeleteTargetGroupResult"}
-	OpDeleteTrustStore                  = &model.Op[DeleteTrustStoreInput, DeleteTrustStoreOutput]{Service: Service, Name: "DeleteTrustStore", Input: 182, Output: 183, Method: "POST", URI: "/", ResultWrapper: "DeleteTrustStoreResult"}
-	OpDeregisterTargets                 = &model.Op[DeregisterTargetsInput, DeregisterTargetsOutput]{Service: Service, Name: "DeregisterTargets", Input: 184, Output: 188, Method: "POST", URI: "/", ResultWrapper: "DeregisterTargetsResult"}
-	OpDescribeAccountLimits             = &model.Op[DescribeAccountLimitsInput, DescribeAccountLimitsOutput]{Service: Service, Name: "DescribeAccountLimits", Input: 189, Output: 192, Method: "POST", URI: "/", ResultWrapper: "DescribeAccountLimitsResult"}
-	OpDescribeListenerCertificates      = &model.Op[DescribeListenerCertificatesInput, DescribeListenerCertificatesOutput]{Service: Service, Name: "DescribeListenerCertificates", Input: 197, Output: 198, Method: "POST", URI: "/", ResultWrapper: "DescribeListenerCertificatesResult"}
-	OpDescribeListeners                 = &model.Op[DescribeListenersInput, DescribeListenersOutput]{Service: Service, Name: "DescribeListeners", Input: 199, Output: 201, Method: "POST", URI: "/", ResultWrapper: "DescribeListenersResult"}
-	OpDescribeLoadBalancerAttributes    = &model.Op[DescribeLoadBalancerAttributesInput, DescribeLoadBalancerAttributesOutput]{Service: Service, Name: "DescribeLoadBalancerAttributes", Input: 202, Output: 203, Method: "POST", URI: "/", ResultWrapper: "DescribeLoadBalancerAttributesResult"}
-	OpDescribeLoadBalancers             = &model.Op[DescribeLoadBalancersInput, DescribeLoadBalancersOutput]{Service: Service, Name: "DescribeLoadBalancers", Input: 208, Output: 210, Method: "POST", URI: "/", ResultWrapper: "DescribeLoadBalancersResult"}
-	OpDescribeRules                     = &model.Op[DescribeRulesInput, DescribeRulesOutput]{Service: Service, Name: "DescribeRules", Input: 211, Output: 213, Method: "POST", URI: "/", ResultWrapper: "DescribeRulesResult"}
-	OpDescribeSSLPolicies               = &model.Op[DescribeSSLPoliciesInput, DescribeSSLPoliciesOutput]{Service: Service, Name: "DescribeSSLPolicies", Input: 214, Output: 216, Method: "POST", URI: "/", ResultWrapper: "DescribeSSLPoliciesResult"}
-	OpDescribeTags                      = &model.Op[DescribeTagsInput, DescribeTagsOutput]{Service: Service, Name: "DescribeTags", Input: 225, Output: 226, Method: "POST", URI: "/", ResultWrapper: "DescribeTagsResult"}
-	OpDescribeTargetGroupAttributes     = &model.Op[DescribeTargetGroupAttributesInput, DescribeTargetGroupAttributesOutput]{Service: Service, Name: "DescribeTargetGroupAttributes", Input: 229, Output: 230, Method: "POST", URI: "/", ResultWrapper: "DescribeTargetGroupAttributesResult"}
-	OpDescribeTargetGroups              = &model.Op[DescribeTargetGroupsInput, DescribeTargetGroupsOutput]{Service: Service, Name: "DescribeTargetGroups", Input: 235, Output: 238, Method: "POST", URI: "/", ResultWrapper: "DescribeTargetGroupsResult"}
-	OpDescribeTargetHealth              = &model.Op[DescribeTargetHealthInput, DescribeTargetHealthOutput]{Service: Service, Name: "DescribeTargetHealth", Input: 239, Output: 242, Method: "POST", URI: "/", ResultWrapper: "DescribeTargetHealthResult"}
-	OpDescribeTrustStoreAssociations    = &model.Op[DescribeTrustStoreAssociationsInput, DescribeTrustStoreAssociationsOutput]{Service: Service, Name: "DescribeTrustStoreAssociations", Input: 252, Output: 253, Method: "POST", URI: "/", ResultWrapper: "DescribeTrustStoreAssociationsResult"}
-	OpDescribeTrustStoreRevocations     = &model.Op[DescribeTrustStoreRevocationsInput, DescribeTrustStoreRevocationsOutput]{Service: Service, Name: "DescribeTrustStoreRevocations", Input: 257, Output: 259, Method: "POST", URI: "/", ResultWrapper: "DescribeTrustStoreRevocationsResult"}
-	OpDescribeTrustStores               = &model.Op[DescribeTrustStoresInput, DescribeTrustStoresOutput]{Service: Service, Name: "DescribeTrustStores", Input: 262, Output: 265, Method: "POST", URI: "/", ResultWrapper: "DescribeTrustStoresResult"}
-	OpGetResourcePolicy                 = &model.Op[GetResourcePolicyInput, GetResourcePolicyOutput]{Service: Service, Name: "GetResourcePolicy", Input: 266, Output: 267, Method: "POST", URI: "/", ResultWrapper: "GetResourcePolicyResult"}
-	OpGetTrustStoreCaCertificatesBundle = &model.Op[GetTrustStoreCaCertificatesBundleInput, GetTrustStoreCaCertificatesBundleOutput]{Service: Service, Name: "GetTrustStoreCaCertificatesBundle", Input: 269, Output: 270, Method: "POST", URI: "/", ResultWrapper: "GetTrustStoreCaCertificatesBundleResult"}
-	OpGetTrustStoreRevocationContent    = &model.Op[GetTrustStoreRevocationContentInput, GetTrustStoreRevocationContentOutput]{Service: Service, Name: "GetTrustStoreRevocationContent", Input: 272, Output: 273, Method: "POST", URI: "/", ResultWrapper: "GetTrustStoreRevocationContentResult"}
-	OpModifyListener                    = &model.Op[ModifyListenerInput, ModifyListenerOutput]{Service: Service, Name: "ModifyListener", Input: 274, Output: 275, Method: "POST", URI: "/", ResultWrapper: "ModifyListenerResult"}
-	OpModifyLoadBalancerAttributes      = &model.Op[ModifyLoadBalancerAttributesInput, ModifyLoadBalancerAttributesOutput]{Service: Service, Name: "ModifyLoadBalancerAttributes", Input: 276, Output: 277, Method: "POST", URI: "/", ResultWrapper: "ModifyLoadBalancerAttributesResult"}
-	OpModifyRule                        = &model.Op[ModifyRuleInput, ModifyRuleOutput]{Service: Service, Name: "ModifyRule", Input: 278, Output: 279, Method: "POST", URI: "/", ResultWrapper: "ModifyRuleResult"}
-	OpModifyTargetGroup                 = &model.Op[ModifyTargetGroupInput, ModifyTargetGroupOutput]{Service: Service, Name: "ModifyTargetGroup", Input: 280, Output: 281, Method: "POST", URI: "/", ResultWrapper: "ModifyTargetGroupResult"}
-	OpModifyTargetGroupAttributes       = &model.Op[ModifyTargetGroupAttributesInput, ModifyTargetGroupAttributesOutput]{Service: Service, Name: "ModifyTargetGroupAttributes", Input: 282, Output: 283, Method: "POST", URI: "/", ResultWrapper: "ModifyTargetGroupAttributesResult"}
-	OpModifyTrustStore                  = &model.Op[ModifyTrustStoreInput, ModifyTrustStoreOutput]{Service: Service, Name: "ModifyTrustStore", Input: 284, Output: 285, Method: "POST", URI: "/", ResultWrapper: "ModifyTrustStoreResult"}
-	OpRegisterTargets                   = &model.Op[RegisterTargetsInput, RegisterTargetsOutput]{Service: Service, Name: "RegisterTargets", Input: 286, Output: 287, Method: "POST", URI: "/", ResultWrapper: "RegisterTargetsResult"}
-	OpRemoveListenerCertificates        = &model.Op[RemoveListenerCertificatesInput, RemoveListenerCertificatesOutput]{Service: Service, Name: "RemoveListenerCertificates", Input: 288, Output: 289, Method: "POST", URI: "/", ResultWrapper: "RemoveListenerCertificatesResult"}
-	OpRemoveTags                        = &model.Op[RemoveTagsInput, RemoveTagsOutput]{Service: Service, Name: "RemoveTags", Input: 290, Output: 292, Method: "POST", URI: "/", ResultWrapper: "RemoveTagsResult"}
-	OpRemoveTrustStoreRevocations       = &model.Op[RemoveTrustStoreRevocationsInput, RemoveTrustStoreRevocationsOutput]{Service: Service, Name: "RemoveTrustStoreRevocations", Input: 293, Output: 294, Method: "POST", URI: "/", ResultWrapper: "RemoveTrustStoreRevocationsResult"}
-	OpSetIpAddressType                  = &model.Op[SetIpAddressTypeInput, SetIpAddressTypeOutput]{Service: Service, Name: "SetIpAddressType", Input: 295, Output: 296, Method: "POST", URI: "/", ResultWrapper: "SetIpAddressTypeResult"}
-	OpSetRulePriorities                 = &model.Op[SetRulePrioritiesInput, SetRulePrioritiesOutput]{Service: Service, Name: "SetRulePriorities", Input: 297, Output: 300, Method: "POST", URI: "/", ResultWrapper: "SetRulePrioritiesResult"}
-	OpSetSecurityGroups                 = &model.Op[SetSecurityGroupsInput, SetSecurityGroupsOutput]{Service: Service, Name: "SetSecurityGroups", Input: 301, Output: 303, Method: "POST", URI: "/", ResultWrapper: "SetSecurityGroupsResult"}
-	OpSetSubnets                        = &model.Op[SetSubnetsInput, SetSubnetsOutput]{Service: Service, Name: "SetSubnets", Input: 304, Output: 305, Method: "POST", URI: "/", ResultWrapper: "SetSubnetsResult"}
+	OpCreateListener                    = &model.Op[CreateListenerInput, CreateListenerOutput]{Service: Service, Name: "CreateListener", Input: 28, Output: 98, Method: "POST", URI: "/", ResultWrapper: "CreateListenerResult"}
+	OpCreateLoadBalancer                = &model.Op[CreateLoadBalancerInput, CreateLoadBalancerOutput]{Service: Service, Name: "CreateLoadBalancer", Input: 101, Output: 120, Method: "POST", URI: "/", ResultWrapper: "CreateLoadBalancerResult"}
+	OpCreateRule                        = &model.Op[CreateRuleInput, CreateRuleOutput]{Service: Service, Name: "CreateRule", Input: 139, Output: 162, Method: "POST", URI: "/", ResultWrapper: "CreateRuleResult"}
+	OpCreateTargetGroup                 = &model.Op[CreateTargetGroupInput, CreateTargetGroupOutput]{Service: Service, Name: "CreateTargetGroup", Input: 168, Output: 183, Method: "POST", URI: "/", ResultWrapper: "CreateTargetGroupResult"}
+	OpCreateTrustStore                  = &model.Op[CreateTrustStoreInput, CreateTrustStoreOutput]{Service: Service, Name: "CreateTrustStore", Input: 187, Output: 189, Method: "POST", URI: "/", ResultWrapper: "CreateTrustStoreResult"}
+	OpDeleteListener                    = &model.Op[DeleteListenerInput, DeleteListenerOutput]{Service: Service, Name: "DeleteListener", Input: 195, Output: 196, Method: "POST", URI: "/", ResultWrapper: "DeleteListenerResult"}
+	OpDeleteLoadBalancer                = &model.Op[DeleteLoadBalancerInput, DeleteLoadBalancerOutput]{Service: Service, Name: "DeleteLoadBalancer", Input: 197, Output: 198, Method: "POST", URI: "/", ResultWrapper: "DeleteLoadBalancerResult"}
+	OpDeleteRule                        = &model.Op[DeleteRuleInput, DeleteRuleOutput]{Service: Service, Name: "DeleteRule", Input: 199, Output: 200, Method: "POST", URI: "/", ResultWrapper: "DeleteRuleResult"}
+	OpDeleteSharedTrustStoreAssociation = &model.Op[DeleteSharedTrustStoreAssociationInput, DeleteSharedTrustStoreAssociationOutput]{Service: Service, Name: "DeleteSharedTrustStoreAssociation", Input: 201, Output: 202, Method: "POST", URI: "/", ResultWrapper: "DeleteSharedTrustStoreAssociationResult"}
+	OpDeleteTargetGroup                 = &model.Op[DeleteTargetGroupInput, DeleteTargetGroupOutput]{Service: Service, Name: "DeleteTargetGroup", Input: 203, Output: 204, Method: "POST", URI: "/", ResultWrapper: "DeleteTargetGroupResult"}
+	OpDeleteTrustStore                  = &model.Op[DeleteTrustStoreInput, DeleteTrustStoreOutput]{Service: Service, Name: "DeleteTrustStore", Input: 205, Output: 206, Method: "POST", URI: "/", ResultWrapper: "DeleteTrustStoreResult"}
+	OpDeregisterTargets                 = &model.Op[DeregisterTargetsInput, DeregisterTargetsOutput]{Service: Service, Name: "DeregisterTargets", Input: 207, Output: 212, Method: "POST", URI: "/", ResultWrapper: "DeregisterTargetsResult"}
+	OpDescribeAccountLimits             = &model.Op[DescribeAccountLimitsInput, DescribeAccountLimitsOutput]{Service: Service, Name: "DescribeAccountLimits", Input: 213, Output: 216, Method: "POST", URI: "/", ResultWrapper: "DescribeAccountLimitsResult"}
+	OpDescribeCapacityReservation       = &model.Op[DescribeCapacityReservationInput, DescribeCapacityReservationOutput]{Service: Service, Name: "DescribeCapacityReservation", Input: 221, Output: 222, Method: "POST", URI: "/", ResultWrapper: "DescribeCapacityReservationResult"}
+	OpDescribeListenerAttributes        = &model.Op[DescribeListenerAttributesInput, DescribeListenerAttributesOutput]{Service: Service, Name: "DescribeListenerAttributes", Input: 232, Output: 233, Method: "POST", URI: "/", ResultWrapper: "DescribeListenerAttributesResult"}
+	OpDescribeListenerCertificates      = &model.Op[DescribeListenerCertificatesInput, DescribeListenerCertificatesOutput]{Service: Service, Name: "DescribeListenerCertificates", Input: 238, Output: 239, Method: "POST", URI: "/", ResultWrapper: "DescribeListenerCertificatesResult"}
+	OpDescribeListeners                 = &model.Op[DescribeListenersInput, DescribeListenersOutput]{Service: Service, Name: "DescribeListeners", Input: 240, Output: 242, Method: "POST", URI: "/", ResultWrapper: "DescribeListenersResult"}
+	OpDescribeLoadBalancerAttributes    = &model.Op[DescribeLoadBalancerAttributesInput, DescribeLoadBalancerAttributesOutput]{Service: Service, Name: "DescribeLoadBalancerAttributes", Input: 243, Output: 244, Method: "POST", URI: "/", ResultWrapper: "DescribeLoadBalancerAttributesResult"}
+	OpDescribeLoadBalancers             = &model.Op[DescribeLoadBalancersInput, DescribeLoadBalancersOutput]{Service: Service, Name: "DescribeLoadBalancers", Input: 249, Output: 251, Method: "POST", URI: "/", ResultWrapper: "DescribeLoadBalancersResult"}
+	OpDescribeRules                     = &model.Op[DescribeRulesInput, DescribeRulesOutput]{Service: Service, Name: "DescribeRules", Input: 252, Output: 254, Method: "POST", URI: "/", ResultWrapper: "DescribeRulesResult"}
+	OpDescribeSSLPolicies               = &model.Op[DescribeSSLPoliciesInput, DescribeSSLPoliciesOutput]{Service: Service, Name: "DescribeSSLPolicies", Input: 255, Output: 257, Method: "POST", URI: "/", ResultWrapper: "DescribeSSLPoliciesResult"}
+	OpDescribeTags                      = &model.Op[DescribeTagsInput, DescribeTagsOutput]{Service: Service, Name: "DescribeTags", Input: 266, Output: 267, Method: "POST", URI: "/", ResultWrapper: "DescribeTagsResult"}
+	OpDescribeTargetGroupAttributes     = &model.Op[DescribeTargetGroupAttributesInput, DescribeTargetGroupAttributesOutput]{Service: Service, Name: "DescribeTargetGroupAttributes", Input: 270, Output: 271, Method: "POST", URI: "/", ResultWrapper: "DescribeTargetGroupAttributesResult"}
+	OpDescribeTargetGroups              = &model.Op[DescribeTargetGroupsInput, DescribeTargetGroupsOutput]{Service: Service, Name: "DescribeTargetGroups", Input: 276, Output: 279, Method: "POST", URI: "/", ResultWrapper: "DescribeTargetGroupsResult"}
+	OpDescribeTargetHealth              = &model.Op[DescribeTargetHealthInput, DescribeTargetHealthOutput]{Service: Service, Name: "DescribeTargetHealth", Input: 280, Output: 283, Method: "POST", URI: "/", ResultWrapper: "DescribeTargetHealthResult"}
+	OpDescribeTrustStoreAssociations    = &model.Op[DescribeTrustStoreAssociationsInput, DescribeTrustStoreAssociationsOutput]{Service: Service, Name: "DescribeTrustStoreAssociations", Input: 296, Output: 297, Method: "POST", URI: "/", ResultWrapper: "DescribeTrustStoreAssociationsResult"}
+	OpDescribeTrustStoreRevocations     = &model.Op[DescribeTrustStoreRevocationsInput, DescribeTrustStoreRevocationsOutput]{Service: Service, Name: "DescribeTrustStoreRevocations", Input: 301, Output: 303, Method: "POST", URI: "/", ResultWrapper: "DescribeTrustStoreRevocationsResult"}
+	OpDescribeTrustStores               = &model.Op[DescribeTrustStoresInput, DescribeTrustStoresOutput]{Service: Service, Name: "DescribeTrustStores", Input: 306, Output: 309, Method: "POST", URI: "/", ResultWrapper: "DescribeTrustStoresResult"}
+	OpGetResourcePolicy                 = &model.Op[GetResourcePolicyInput, GetResourcePolicyOutput]{Service: Service, Name: "GetResourcePolicy", Input: 310, Output: 311, Method: "POST", URI: "/", ResultWrapper: "GetResourcePolicyResult"}
+	OpGetTrustStoreCaCertificatesBundle = &model.Op[GetTrustStoreCaCertificatesBundleInput, GetTrustStoreCaCertificatesBundleOutput]{Service: Service, Name: "GetTrustStoreCaCertificatesBundle", Input: 313, Output: 314, Method: "POST", URI: "/", ResultWrapper: "GetTrustStoreCaCertificatesBundleResult"}
+	OpGetTrustStoreRevocationContent    = &model.Op[GetTrustStoreRevocationContentInput, GetTrustStoreRevocationContentOutput]{Service: Service, Name: "GetTrustStoreRevocationContent", Input: 316, Output: 317, Method: "POST", URI: "/", ResultWrapper: "GetTrustStoreRevocationContentResult"}
+	OpModifyCapacityReservation         = &model.Op[ModifyCapacityReservationInput, ModifyCapacityReservationOutput]{Service: Service, Name: "ModifyCapacityReservation", Input: 318, Output: 320, Method: "POST", URI: "/", ResultWrapper: "ModifyCapacityReservationResult"}
+	OpModifyIpPools                     = &model.Op[ModifyIpPoolsInput, ModifyIpPoolsOutput]{Service: Service, Name: "ModifyIpPools", Input: 321, Output: 324, Method: "POST", URI: "/", ResultWrapper: "ModifyIpPoolsResult"}
+	OpModifyListener                    = &model.Op[ModifyListenerInput, ModifyListenerOutput]{Service: Service, Name: "ModifyListener", Input: 325, Output: 326, Method: "POST", URI: "/", ResultWrapper: "ModifyListenerResult"}
+	OpModifyListenerAttributes          = &model.Op[ModifyListenerAttributesInput, ModifyListenerAttributesOutput]{Service: Service, Name: "ModifyListenerAttributes", Input: 327, Output: 328, Method: "POST", URI: "/", ResultWrapper: "ModifyListenerAttributesResult"}
+	OpModifyLoadBalancerAttributes      = &model.Op[ModifyLoadBalancerAttributesInput, ModifyLoadBalancerAttributesOutput]{Service: Service, Name: "ModifyLoadBalancerAttributes", Input: 329, Output: 330, Method: "POST", URI: "/", ResultWrapper: "ModifyLoadBalancerAttributesResult"}
+	OpModifyRule                        = &model.Op[ModifyRuleInput, ModifyRuleOutput]{Service: Service, Name: "ModifyRule", Input: 331, Output: 333, Method: "POST", URI: "/", ResultWrapper: "ModifyRuleResult"}
+	OpModifyTargetGroup                 = &model.Op[ModifyTargetGroupInput, ModifyTargetGroupOutput]{Service: Service, Name: "ModifyTargetGroup", Input: 334, Output: 335, Method: "POST", URI: "/", ResultWrapper: "ModifyTargetGroupResult"}
+	OpModifyTargetGroupAttributes       = &model.Op[ModifyTargetGroupAttributesInput, ModifyTargetGroupAttributesOutput]{Service: Service, Name: "ModifyTargetGroupAttributes", Input: 336, Output: 337, Method: "POST", URI: "/", ResultWrapper: "ModifyTargetGroupAttributesResult"}
+	OpModifyTrustStore                  = &model.Op[ModifyTrustStoreInput, ModifyTrustStoreOutput]{Service: Service, Name: "ModifyTrustStore", Input: 338, Output: 339, Method: "POST", URI: "/", ResultWrapper: "ModifyTrustStoreResult"}
+	OpRegisterTargets                   = &model.Op[RegisterTargetsInput, RegisterTargetsOutput]{Service: Service, Name: "RegisterTargets", Input: 340, Output: 341, Method: "POST", URI: "/", ResultWrapper: "RegisterTargetsResult"}
+	OpRemoveListenerCertificates        = &model.Op[RemoveListenerCertificatesInput, RemoveListenerCertificatesOutput]{Service: Service, Name: "RemoveListenerCertificates", Input: 342, Output: 343, Method: "POST", URI: "/", ResultWrapper: "RemoveListenerCertificatesResult"}
+	OpRemoveTags                        = &model.Op[RemoveTagsInput, RemoveTagsOutput]{Service: Service, Name: "RemoveTags", Input: 344, Output: 346, Method: "POST", URI: "/", ResultWrapper: "RemoveTagsResult"}
+	OpRemoveTrustStoreRevocations       = &model.Op[RemoveTrustStoreRevocationsInput, RemoveTrustStoreRevocationsOutput]{Service: Service, Name: "RemoveTrustStoreRevocations", Input: 347, Output: 348, Method: "POST", URI: "/", ResultWrapper: "RemoveTrustStoreRevocationsResult"}
+	OpSetIpAddressType                  = &model.Op[SetIpAddressTypeInput, SetIpAddressTypeOutput]{Service: Service, Name: "SetIpAddressType", Input: 349, Output: 350, Method: "POST", URI: "/", ResultWrapper: "SetIpAddressTypeResult"}
+	OpSetRulePriorities                 = &model.Op[SetRulePrioritiesInput, SetRulePrioritiesOutput]{Service: Service, Name: "SetRulePriorities", Input: 351, Output: 354, Method: "POST", URI: "/", ResultWrapper: "SetRulePrioritiesResult"}
+	OpSetSecurityGroups                 = &model.Op[SetSecurityGroupsInput, SetSecurityGroupsOutput]{Service: Service, Name: "SetSecurityGroups", Input: 355, Output: 357, Method: "POST", URI: "/", ResultWrapper: "SetSecurityGroupsResult"}
+	OpSetSubnets                        = &model.Op[SetSubnetsInput, SetSubnetsOutput]{Service: Service, Name: "SetSubnets", Input: 358, Output: 359, Method: "POST", URI: "/", ResultWrapper: "SetSubnetsResult"}
 )

@@ -14,6 +14,7 @@ type Action struct {
 	RedirectConfig            *RedirectActionConfig            `json:",omitempty"`
 	FixedResponseConfig       *FixedResponseActionConfig       `json:",omitempty"`
 	ForwardConfig             *ForwardActionConfig             `json:",omitempty"`
+	JwtValidationConfig       *JwtValidationActionConfig       `json:",omitempty"`
 }
 
 // AddListenerCertificatesInput is a shape of AWS's API.
@@ -46,6 +47,13 @@ type AddTrustStoreRevocationsInput struct {
 // AddTrustStoreRevocationsOutput is a shape of AWS's API.
 type AddTrustStoreRevocationsOutput struct {
 	TrustStoreRevocations []TrustStoreRevocation `json:",omitempty"`
+}
+
+// AdministrativeOverride is a shape of AWS's API.
+type AdministrativeOverride struct {
+	State       *string `json:",omitempty"`
+	Reason      *string `json:",omitempty"`
+	Description *string `json:",omitempty"`
 }
 
 // AnomalyDetection is a shape of AWS's API.
@@ -88,6 +96,13 @@ type AvailabilityZone struct {
 	SubnetId              *string               `json:",omitempty"`
 	OutpostId             *string               `json:",omitempty"`
 	LoadBalancerAddresses []LoadBalancerAddress `json:",omitempty"`
+	SourceNatIpv6Prefixes []string              `json:",omitempty"`
+}
+
+// CapacityReservationStatus is a shape of AWS's API.
+type CapacityReservationStatus struct {
+	Code   *string `json:",omitempty"`
+	Reason *string `json:",omitempty"`
 }
 
 // Certificate is a shape of AWS's API.
@@ -122,15 +137,17 @@ type CreateListenerOutput struct {
 
 // CreateLoadBalancerInput is a shape of AWS's API.
 type CreateLoadBalancerInput struct {
-	Name                  *string         `json:",omitempty"`
-	Subnets               []string        `json:",omitempty"`
-	SubnetMappings        []SubnetMapping `json:",omitempty"`
-	SecurityGroups        []string        `json:",omitempty"`
-	Scheme                *string         `json:",omitempty"`
-	Tags                  []Tag           `json:",omitempty"`
-	Type                  *string         `json:",omitempty"`
-	IpAddressType         *string         `json:",omitempty"`
-	CustomerOwnedIpv4Pool *string         `json:",omitempty"`
+	Name                         *string         `json:",omitempty"`
+	Subnets                      []string        `json:",omitempty"`
+	SubnetMappings               []SubnetMapping `json:",omitempty"`
+	SecurityGroups               []string        `json:",omitempty"`
+	Scheme                       *string         `json:",omitempty"`
+	Tags                         []Tag           `json:",omitempty"`
+	Type                         *string         `json:",omitempty"`
+	IpAddressType                *string         `json:",omitempty"`
+	CustomerOwnedIpv4Pool        *string         `json:",omitempty"`
+	EnablePrefixForIpv6SourceNat *string         `json:",omitempty"`
+	IpamPools                    *IpamPools      `json:",omitempty"`
 }
 
 // CreateLoadBalancerOutput is a shape of AWS's API.
@@ -145,6 +162,7 @@ type CreateRuleInput struct {
 	Priority    *int64          `json:",omitempty"`
 	Actions     []Action        `json:",omitempty"`
 	Tags        []Tag           `json:",omitempty"`
+	Transforms  []RuleTransform `json:",omitempty"`
 }
 
 // CreateRuleOutput is a shape of AWS's API.
@@ -171,6 +189,7 @@ type CreateTargetGroupInput struct {
 	TargetType                 *string  `json:",omitempty"`
 	Tags                       []Tag    `json:",omitempty"`
 	IpAddressType              *string  `json:",omitempty"`
+	TargetControlPort          *int64   `json:",omitempty"`
 }
 
 // CreateTargetGroupOutput is a shape of AWS's API.
@@ -267,6 +286,29 @@ type DescribeAccountLimitsInput struct {
 type DescribeAccountLimitsOutput struct {
 	Limits     []Limit `json:",omitempty"`
 	NextMarker *string `json:",omitempty"`
+}
+
+// DescribeCapacityReservationInput is a shape of AWS's API.
+type DescribeCapacityReservationInput struct {
+	LoadBalancerArn *string `json:",omitempty"`
+}
+
+// DescribeCapacityReservationOutput is a shape of AWS's API.
+type DescribeCapacityReservationOutput struct {
+	LastModifiedTime            *time.Time                      `json:",omitempty"`
+	DecreaseRequestsRemaining   *int64                          `json:",omitempty"`
+	MinimumLoadBalancerCapacity *MinimumLoadBalancerCapacity    `json:",omitempty"`
+	CapacityReservationState    []ZonalCapacityReservationState `json:",omitempty"`
+}
+
+// DescribeListenerAttributesInput is a shape of AWS's API.
+type DescribeListenerAttributesInput struct {
+	ListenerArn *string `json:",omitempty"`
+}
+
+// DescribeListenerAttributesOutput is a shape of AWS's API.
+type DescribeListenerAttributesOutput struct {
+	Attributes []ListenerAttribute `json:",omitempty"`
 }
 
 // DescribeListenerCertificatesInput is a shape of AWS's API.
@@ -490,18 +532,44 @@ type GetTrustStoreRevocationContentOutput struct {
 
 // HostHeaderConditionConfig is a shape of AWS's API.
 type HostHeaderConditionConfig struct {
-	Values []string `json:",omitempty"`
+	Values      []string `json:",omitempty"`
+	RegexValues []string `json:",omitempty"`
+}
+
+// HostHeaderRewriteConfig is a shape of AWS's API.
+type HostHeaderRewriteConfig struct {
+	Rewrites []RewriteConfig `json:",omitempty"`
 }
 
 // HttpHeaderConditionConfig is a shape of AWS's API.
 type HttpHeaderConditionConfig struct {
 	HttpHeaderName *string  `json:",omitempty"`
 	Values         []string `json:",omitempty"`
+	RegexValues    []string `json:",omitempty"`
 }
 
 // HttpRequestMethodConditionConfig is a shape of AWS's API.
 type HttpRequestMethodConditionConfig struct {
 	Values []string `json:",omitempty"`
+}
+
+// IpamPools is a shape of AWS's API.
+type IpamPools struct {
+	Ipv4IpamPoolId *string `json:",omitempty"`
+}
+
+// JwtValidationActionAdditionalClaim is a shape of AWS's API.
+type JwtValidationActionAdditionalClaim struct {
+	Format *string  `json:",omitempty"`
+	Name   *string  `json:",omitempty"`
+	Values []string `json:",omitempty"`
+}
+
+// JwtValidationActionConfig is a shape of AWS's API.
+type JwtValidationActionConfig struct {
+	JwksEndpoint     *string                              `json:",omitempty"`
+	Issuer           *string                              `json:",omitempty"`
+	AdditionalClaims []JwtValidationActionAdditionalClaim `json:",omitempty"`
 }
 
 // Limit is a shape of AWS's API.
@@ -523,6 +591,12 @@ type Listener struct {
 	MutualAuthentication *MutualAuthenticationAttributes `json:",omitempty"`
 }
 
+// ListenerAttribute is a shape of AWS's API.
+type ListenerAttribute struct {
+	Key   *string `json:",omitempty"`
+	Value *string `json:",omitempty"`
+}
+
 // LoadBalancer is a shape of AWS's API.
 type LoadBalancer struct {
 	LoadBalancerArn                                      *string            `json:",omitempty"`
@@ -539,6 +613,8 @@ type LoadBalancer struct {
 	IpAddressType                                        *string            `json:",omitempty"`
 	CustomerOwnedIpv4Pool                                *string            `json:",omitempty"`
 	EnforceSecurityGroupInboundRulesOnPrivateLinkTraffic *string            `json:",omitempty"`
+	EnablePrefixForIpv6SourceNat                         *string            `json:",omitempty"`
+	IpamPools                                            *IpamPools         `json:",omitempty"`
 }
 
 // LoadBalancerAddress is a shape of AWS's API.
@@ -565,6 +641,49 @@ type LoadBalancerState struct {
 type Matcher struct {
 	HttpCode *string `json:",omitempty"`
 	GrpcCode *string `json:",omitempty"`
+}
+
+// MinimumLoadBalancerCapacity is a shape of AWS's API.
+type MinimumLoadBalancerCapacity struct {
+	CapacityUnits *int64 `json:",omitempty"`
+}
+
+// ModifyCapacityReservationInput is a shape of AWS's API.
+type ModifyCapacityReservationInput struct {
+	LoadBalancerArn             *string                      `json:",omitempty"`
+	MinimumLoadBalancerCapacity *MinimumLoadBalancerCapacity `json:",omitempty"`
+	ResetCapacityReservation    *bool                        `json:",omitempty"`
+}
+
+// ModifyCapacityReservationOutput is a shape of AWS's API.
+type ModifyCapacityReservationOutput struct {
+	LastModifiedTime            *time.Time                      `json:",omitempty"`
+	DecreaseRequestsRemaining   *int64                          `json:",omitempty"`
+	MinimumLoadBalancerCapacity *MinimumLoadBalancerCapacity    `json:",omitempty"`
+	CapacityReservationState    []ZonalCapacityReservationState `json:",omitempty"`
+}
+
+// ModifyIpPoolsInput is a shape of AWS's API.
+type ModifyIpPoolsInput struct {
+	LoadBalancerArn *string    `json:",omitempty"`
+	IpamPools       *IpamPools `json:",omitempty"`
+	RemoveIpamPools []string   `json:",omitempty"`
+}
+
+// ModifyIpPoolsOutput is a shape of AWS's API.
+type ModifyIpPoolsOutput struct {
+	IpamPools *IpamPools `json:",omitempty"`
+}
+
+// ModifyListenerAttributesInput is a shape of AWS's API.
+type ModifyListenerAttributesInput struct {
+	ListenerArn *string             `json:",omitempty"`
+	Attributes  []ListenerAttribute `json:",omitempty"`
+}
+
+// ModifyListenerAttributesOutput is a shape of AWS's API.
+type ModifyListenerAttributesOutput struct {
+	Attributes []ListenerAttribute `json:",omitempty"`
 }
 
 // ModifyListenerInput is a shape of AWS's API.
@@ -597,9 +716,11 @@ type ModifyLoadBalancerAttributesOutput struct {
 
 // ModifyRuleInput is a shape of AWS's API.
 type ModifyRuleInput struct {
-	RuleArn    *string         `json:",omitempty"`
-	Conditions []RuleCondition `json:",omitempty"`
-	Actions    []Action        `json:",omitempty"`
+	RuleArn         *string         `json:",omitempty"`
+	Conditions      []RuleCondition `json:",omitempty"`
+	Actions         []Action        `json:",omitempty"`
+	Transforms      []RuleTransform `json:",omitempty"`
+	ResetTransforms *bool           `json:",omitempty"`
 }
 
 // ModifyRuleOutput is a shape of AWS's API.
@@ -656,11 +777,13 @@ type MutualAuthenticationAttributes struct {
 	TrustStoreArn                 *string `json:",omitempty"`
 	IgnoreClientCertificateExpiry *bool   `json:",omitempty"`
 	TrustStoreAssociationStatus   *string `json:",omitempty"`
+	AdvertiseTrustStoreCaNames    *string `json:",omitempty"`
 }
 
 // PathPatternConditionConfig is a shape of AWS's API.
 type PathPatternConditionConfig struct {
-	Values []string `json:",omitempty"`
+	Values      []string `json:",omitempty"`
+	RegexValues []string `json:",omitempty"`
 }
 
 // QueryStringConditionConfig is a shape of AWS's API.
@@ -732,6 +855,12 @@ type RevocationContent struct {
 	RevocationType  *string `json:",omitempty"`
 }
 
+// RewriteConfig is a shape of AWS's API.
+type RewriteConfig struct {
+	Regex   *string `json:",omitempty"`
+	Replace *string `json:",omitempty"`
+}
+
 // Rule is a shape of AWS's API.
 type Rule struct {
 	RuleArn    *string         `json:",omitempty"`
@@ -739,6 +868,7 @@ type Rule struct {
 	Conditions []RuleCondition `json:",omitempty"`
 	Actions    []Action        `json:",omitempty"`
 	IsDefault  *bool           `json:",omitempty"`
+	Transforms []RuleTransform `json:",omitempty"`
 }
 
 // RuleCondition is a shape of AWS's API.
@@ -751,12 +881,20 @@ type RuleCondition struct {
 	QueryStringConfig       *QueryStringConditionConfig       `json:",omitempty"`
 	HttpRequestMethodConfig *HttpRequestMethodConditionConfig `json:",omitempty"`
 	SourceIpConfig          *SourceIpConditionConfig          `json:",omitempty"`
+	RegexValues             []string                          `json:",omitempty"`
 }
 
 // RulePriorityPair is a shape of AWS's API.
 type RulePriorityPair struct {
 	RuleArn  *string `json:",omitempty"`
 	Priority *int64  `json:",omitempty"`
+}
+
+// RuleTransform is a shape of AWS's API.
+type RuleTransform struct {
+	Type                    *string                  `json:",omitempty"`
+	HostHeaderRewriteConfig *HostHeaderRewriteConfig `json:",omitempty"`
+	UrlRewriteConfig        *UrlRewriteConfig        `json:",omitempty"`
 }
 
 // SetIpAddressTypeInput is a shape of AWS's API.
@@ -795,16 +933,18 @@ type SetSecurityGroupsOutput struct {
 
 // SetSubnetsInput is a shape of AWS's API.
 type SetSubnetsInput struct {
-	LoadBalancerArn *string         `json:",omitempty"`
-	Subnets         []string        `json:",omitempty"`
-	SubnetMappings  []SubnetMapping `json:",omitempty"`
-	IpAddressType   *string         `json:",omitempty"`
+	LoadBalancerArn              *string         `json:",omitempty"`
+	Subnets                      []string        `json:",omitempty"`
+	SubnetMappings               []SubnetMapping `json:",omitempty"`
+	IpAddressType                *string         `json:",omitempty"`
+	EnablePrefixForIpv6SourceNat *string         `json:",omitempty"`
 }
 
 // SetSubnetsOutput is a shape of AWS's API.
 type SetSubnetsOutput struct {
-	AvailabilityZones []AvailabilityZone `json:",omitempty"`
-	IpAddressType     *string            `json:",omitempty"`
+	AvailabilityZones            []AvailabilityZone `json:",omitempty"`
+	IpAddressType                *string            `json:",omitempty"`
+	EnablePrefixForIpv6SourceNat *string            `json:",omitempty"`
 }
 
 // SourceIpConditionConfig is a shape of AWS's API.
@@ -822,10 +962,11 @@ type SslPolicy struct {
 
 // SubnetMapping is a shape of AWS's API.
 type SubnetMapping struct {
-	SubnetId           *string `json:",omitempty"`
-	AllocationId       *string `json:",omitempty"`
-	PrivateIPv4Address *string `json:",omitempty"`
-	IPv6Address        *string `json:",omitempty"`
+	SubnetId            *string `json:",omitempty"`
+	AllocationId        *string `json:",omitempty"`
+	PrivateIPv4Address  *string `json:",omitempty"`
+	IPv6Address         *string `json:",omitempty"`
+	SourceNatIpv6Prefix *string `json:",omitempty"`
 }
 
 // Tag is a shape of AWS's API.
@@ -845,6 +986,7 @@ type TargetDescription struct {
 	Id               *string `json:",omitempty"`
 	Port             *int64  `json:",omitempty"`
 	AvailabilityZone *string `json:",omitempty"`
+	QuicServerId     *string `json:",omitempty"`
 }
 
 // TargetGroup is a shape of AWS's API.
@@ -867,6 +1009,7 @@ type TargetGroup struct {
 	TargetType                 *string  `json:",omitempty"`
 	ProtocolVersion            *string  `json:",omitempty"`
 	IpAddressType              *string  `json:",omitempty"`
+	TargetControlPort          *int64   `json:",omitempty"`
 }
 
 // TargetGroupAttribute is a shape of AWS's API.
@@ -896,10 +1039,11 @@ type TargetHealth struct {
 
 // TargetHealthDescription is a shape of AWS's API.
 type TargetHealthDescription struct {
-	Target           *TargetDescription `json:",omitempty"`
-	HealthCheckPort  *string            `json:",omitempty"`
-	TargetHealth     *TargetHealth      `json:",omitempty"`
-	AnomalyDetection *AnomalyDetection  `json:",omitempty"`
+	Target                 *TargetDescription      `json:",omitempty"`
+	HealthCheckPort        *string                 `json:",omitempty"`
+	TargetHealth           *TargetHealth           `json:",omitempty"`
+	AnomalyDetection       *AnomalyDetection       `json:",omitempty"`
+	AdministrativeOverride *AdministrativeOverride `json:",omitempty"`
 }
 
 // TrustStore is a shape of AWS's API.
@@ -922,4 +1066,16 @@ type TrustStoreRevocation struct {
 	RevocationId           *int64  `json:",omitempty"`
 	RevocationType         *string `json:",omitempty"`
 	NumberOfRevokedEntries *int64  `json:",omitempty"`
+}
+
+// UrlRewriteConfig is a shape of AWS's API.
+type UrlRewriteConfig struct {
+	Rewrites []RewriteConfig `json:",omitempty"`
+}
+
+// ZonalCapacityReservationState is a shape of AWS's API.
+type ZonalCapacityReservationState struct {
+	State                  *CapacityReservationStatus `json:",omitempty"`
+	AvailabilityZone       *string                    `json:",omitempty"`
+	EffectiveCapacityUnits *float64                   `json:",omitempty"`
 }

@@ -88,6 +88,7 @@ const (
 const (
 	StatusTypeActive   = "Active"
 	StatusTypeInactive = "Inactive"
+	StatusTypeExpired  = "Expired"
 )
 
 // Values of summaryKeyType.
@@ -118,6 +119,14 @@ const (
 	SummaryKeyTypePolicyVersionsInUseQuota          = "PolicyVersionsInUseQuota"
 	SummaryKeyTypeVersionsPerPolicyQuota            = "VersionsPerPolicyQuota"
 	SummaryKeyTypeGlobalEndpointTokenVersion        = "GlobalEndpointTokenVersion"
+	SummaryKeyTypeAccountPasswordPresent            = "AccountPasswordPresent"
+	SummaryKeyTypeAssumeRolePolicySizeQuota         = "AssumeRolePolicySizeQuota"
+	SummaryKeyTypeInstanceProfiles                  = "InstanceProfiles"
+	SummaryKeyTypeInstanceProfilesQuota             = "InstanceProfilesQuota"
+	SummaryKeyTypeProviders                         = "Providers"
+	SummaryKeyTypeRolePolicySizeQuota               = "RolePolicySizeQuota"
+	SummaryKeyTypeRoles                             = "Roles"
+	SummaryKeyTypeRolesQuota                        = "RolesQuota"
 )
 
 // The codes of the modelled errors.

@@ -56,7 +56,7 @@ var shapes = []model.Shape{
 		{Name: "CreateDate", Shape: 25},
 	}},
 	22: {Name: "accessKeyIdType", Kind: model.String, Min: 16, HasMin: true, Max: 128, HasMax: true, Pattern: "[\\w]+"},
-	23: {Name: "statusType", Kind: model.String, Enum: []string{"Active", "Inactive"}},
+	23: {Name: "statusType", Kind: model.String, Enum: []string{"Active", "Inactive", "Expired"}},
 	24: {Name: "accessKeySecretType", Kind: model.String, Sensitive: true},
 	25: {Name: "dateType", Kind: model.Timestamp},
 	26: {Name: "CreateAccountAliasInput", Kind: model.Structure, Members: []model.Member{
@@ -132,8 +132,8 @@ var shapes = []model.Shape{
 	}},
 	49: {Name: "stringType", Kind: model.String},
 	50: {Name: "CreateLoginProfileInput", Kind: model.Structure, Members: []model.Member{
-		{Name: "UserName", Shape: 14, Required: true},
-		{Name: "Password", Shape: 17, Required: true},
+		{Name: "UserName", Shape: 14},
+		{Name: "Password", Shape: 17},
 		{Name: "PasswordResetRequired", Shape: 51},
 	}},
 	51: {Name: "booleanType", Kind: model.Boolean},
@@ -253,7 +253,7 @@ var shapes = []model.Shape{
 	}},
 	84: {Name: "DeleteInstanceProfileOutput", Kind: model.Structure},
 	85: {Name: "DeleteLoginProfileInput", Kind: model.Structure, Members: []model.Member{
-		{Name: "UserName", Shape: 14, Required: true},
+		{Name: "UserName", Shape: 14},
 	}},
 	86: {Name: "DeleteLoginProfileOutput", Kind: model.Structure},
 	87: {Name: "DeletePolicyInput", Kind: model.Structure, Members: []model.Member{
@@ -321,7 +321,7 @@ var shapes = []model.Shape{
 		{Name: "AccessKeyLastUsed", Shape: 114},
 	}},
 	114: {Name: "AccessKeyLastUsed", Kind: model.Structure, Members: []model.Member{
-		{Name: "LastUsedDate", Shape: 25, Required: true},
+		{Name: "LastUsedDate", Shape: 25},
 		{Name: "ServiceName", Shape: 49, Required: true},
 		{Name: "Region", Shape: 49, Required: true},
 	}},
@@ -434,7 +434,7 @@ var shapes = []model.Shape{
 		{Name: "SummaryMap", Shape: 146},
 	}},
 	146: {Name: "summaryMapType", Kind: model.Map, Elem: model.Ref{Shape: 148, Name: ""}, Key: model.Ref{Shape: 147, Name: ""}},
-	147: {Name: "summaryKeyType", Kind: model.String, Enum: []string{"Users", "UsersQuota", "Groups", "GroupsQuota", "ServerCertificates", "ServerCertificatesQuota", "UserPolicySizeQuota", "GroupPolicySizeQuota", "GroupsPerUserQuota", "SigningCertificatesPerUserQuota", "AccessKeysPerUserQuota", "MFADevices", "MFADevicesInUse", "AccountMFAEnabled", "AccountAccessKeysPresent", "AccountSigningCertificatesPresent", "AttachedPoliciesPerGroupQuota", "AttachedPoliciesPerRoleQuota", "AttachedPoliciesPerUserQuota", "Policies", "PoliciesQuota", "PolicySizeQuota", "PolicyVersionsInUse", "PolicyVersionsInUseQuota", "VersionsPerPolicyQuota", "GlobalEndpointTokenVersion"}},
+	147: {Name: "summaryKeyType", Kind: model.String, Enum: []string{"Users", "UsersQuota", "Groups", "GroupsQuota", "ServerCertificates", "ServerCertificatesQuota", "UserPolicySizeQuota", "GroupPolicySizeQuota", "GroupsPerUserQuota", "SigningCertificatesPerUserQuota", "AccessKeysPerUserQuota", "MFADevices", "MFADevicesInUse", "AccountMFAEnabled", "AccountAccessKeysPresent", "AccountSigningCertificatesPresent", "AttachedPoliciesPerGroupQuota", "AttachedPoliciesPerRoleQuota", "AttachedPoliciesPerUserQuota", "Policies", "PoliciesQuota", "PolicySizeQuota", "PolicyVersionsInUse", "PolicyVersionsInUseQuota", "VersionsPerPolicyQuota", "GlobalEndpointTokenVersion", "AccountPasswordPresent", "AssumeRolePolicySizeQuota", "InstanceProfiles", "InstanceProfilesQuota", "Providers", "RolePolicySizeQuota", "Roles", "RolesQuota"}},
 	148: {Name: "summaryValueType", Kind: model.Integer},
 	149: {Name: "GetGroupInput", Kind: model.Structure, Members: []model.Member{
 		{Name: "GroupName", Shape: 5, Required: true},
@@ -464,7 +464,7 @@ var shapes = []model.Shape{
 		{Name: "InstanceProfile", Shape: 40, Required: true},
 	}},
 	156: {Name: "GetLoginProfileInput", Kind: model.Structure, Members: []model.Member{
-		{Name: "UserName", Shape: 14, Required: true},
+		{Name: "UserName", Shape: 14},
 	}},
 	157: {Name: "GetLoginProfileOutput", Kind: model.Structure, Members: []model.Member{
 		{Name: "LoginProfile", Shape: 53, Required: true},

@@ -16,6 +16,17 @@ const (
 	DistributionByLogStream = "ByLogStream"
 )
 
+// Values of EntityRejectionErrorType.
+const (
+	EntityRejectionErrorTypeInvalidEntity           = "InvalidEntity"
+	EntityRejectionErrorTypeInvalidTypeValue        = "InvalidTypeValue"
+	EntityRejectionErrorTypeInvalidKeyAttributes    = "InvalidKeyAttributes"
+	EntityRejectionErrorTypeInvalidAttributes       = "InvalidAttributes"
+	EntityRejectionErrorTypeEntitySizeTooLarge      = "EntitySizeTooLarge"
+	EntityRejectionErrorTypeUnsupportedLogGroupType = "UnsupportedLogGroupType"
+	EntityRejectionErrorTypeMissingRequiredFields   = "MissingRequiredFields"
+)
+
 // Values of ExportTaskStatusCode.
 const (
 	ExportTaskStatusCodeCancelled     = "CANCELLED"
@@ -35,12 +46,26 @@ const (
 const (
 	LogGroupClassStandard         = "STANDARD"
 	LogGroupClassInfrequentAccess = "INFREQUENT_ACCESS"
+	LogGroupClassDelivery         = "DELIVERY"
 )
 
 // Values of OrderBy.
 const (
 	OrderByLogStreamName = "LogStreamName"
 	OrderByLastEventTime = "LastEventTime"
+)
+
+// Values of PolicyScope.
+const (
+	PolicyScopeAccount  = "ACCOUNT"
+	PolicyScopeResource = "RESOURCE"
+)
+
+// Values of QueryLanguage.
+const (
+	QueryLanguageCwli = "CWLI"
+	QueryLanguageSql  = "SQL"
+	QueryLanguagePpl  = "PPL"
 )
 
 // Values of QueryStatus.

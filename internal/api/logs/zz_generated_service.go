@@ -15,12 +15,12 @@ var Service = &model.Service{
 	Errors: map[string]model.ErrorShape{
 		"AccessDeniedException":          {Code: "AccessDeniedException", Status: 400, Sender: true},
 		"ConflictException":              {Code: "ConflictException", Status: 400, Sender: true},
-		"DataAlreadyAcceptedException":   {Code: "DataAlreadyAcceptedException", Status: 400, Sender: true, Shape: 230},
+		"DataAlreadyAcceptedException":   {Code: "DataAlreadyAcceptedException", Status: 400, Sender: true, Shape: 260},
 		"InvalidOperationException":      {Code: "InvalidOperationException", Status: 400, Sender: true},
 		"InvalidParameterException":      {Code: "InvalidParameterException", Status: 400, Sender: true},
-		"InvalidSequenceTokenException":  {Code: "InvalidSequenceTokenException", Status: 400, Sender: true, Shape: 231},
+		"InvalidSequenceTokenException":  {Code: "InvalidSequenceTokenException", Status: 400, Sender: true, Shape: 261},
 		"LimitExceededException":         {Code: "LimitExceededException", Status: 400, Sender: true},
-		"MalformedQueryException":        {Code: "MalformedQueryException", Status: 400, Sender: true, Shape: 232},
+		"MalformedQueryException":        {Code: "MalformedQueryException", Status: 400, Sender: true, Shape: 262},
 		"OperationAbortedException":      {Code: "OperationAbortedException", Status: 400, Sender: true},
 		"ResourceAlreadyExistsException": {Code: "ResourceAlreadyExistsException", Status: 400, Sender: true},
 		"ResourceNotFoundException":      {Code: "ResourceNotFoundException", Status: 400, Sender: true},
@@ -29,19 +29,24 @@ var Service = &model.Service{
 		"SessionStreamingException":      {Code: "SessionStreamingException", Status: 400, Sender: true},
 		"SessionTimeoutException":        {Code: "SessionTimeoutException", Status: 400, Sender: true},
 		"ThrottlingException":            {Code: "ThrottlingException", Status: 400, Sender: true},
-		"TooManyTagsException":           {Code: "TooManyTagsException", Status: 400, Sender: true, Shape: 236},
+		"TooManyTagsException":           {Code: "TooManyTagsException", Status: 400, Sender: true, Shape: 266},
 		"UnrecognizedClientException":    {Code: "UnrecognizedClientException", Status: 400, Sender: true},
 		"ValidationException":            {Code: "ValidationException", Status: 400, Sender: true},
 	},
 	Shapes: shapes,
 	Operations: []string{
 		"AssociateKmsKey",
+		"AssociateSourceToS3TableIntegration",
 		"CancelExportTask",
+		"CancelImportTask",
 		"CreateDelivery",
 		"CreateExportTask",
+		"CreateImportTask",
 		"CreateLogAnomalyDetector",
 		"CreateLogGroup",
 		"CreateLogStream",
+		"CreateLookupTable",
+		"CreateScheduledQuery",
 		"DeleteAccountPolicy",
 		"DeleteDataProtectionPolicy",
 		"DeleteDelivery",
@@ -49,66 +54,100 @@ var Service = &model.Service{
 		"DeleteDeliveryDestinationPolicy",
 		"DeleteDeliverySource",
 		"DeleteDestination",
+		"DeleteIndexPolicy",
+		"DeleteIntegration",
 		"DeleteLogAnomalyDetector",
 		"DeleteLogGroup",
 		"DeleteLogStream",
+		"DeleteLookupTable",
 		"DeleteMetricFilter",
 		"DeleteQueryDefinition",
 		"DeleteResourcePolicy",
 		"DeleteRetentionPolicy",
+		"DeleteScheduledQuery",
 		"DeleteSubscriptionFilter",
+		"DeleteTransformer",
 		"DescribeAccountPolicies",
+		"DescribeConfigurationTemplates",
 		"DescribeDeliveries",
 		"DescribeDeliveryDestinations",
 		"DescribeDeliverySources",
 		"DescribeDestinations",
 		"DescribeExportTasks",
+		"DescribeFieldIndexes",
+		"DescribeImportTaskBatches",
+		"DescribeImportTasks",
+		"DescribeIndexPolicies",
 		"DescribeLogGroups",
 		"DescribeLogStreams",
+		"DescribeLookupTables",
 		"DescribeMetricFilters",
 		"DescribeQueries",
 		"DescribeQueryDefinitions",
 		"DescribeResourcePolicies",
 		"DescribeSubscriptionFilters",
 		"DisassociateKmsKey",
+		"DisassociateSourceFromS3TableIntegration",
 		"FilterLogEvents",
 		"GetDataProtectionPolicy",
 		"GetDelivery",
 		"GetDeliveryDestination",
 		"GetDeliveryDestinationPolicy",
 		"GetDeliverySource",
+		"GetIntegration",
 		"GetLogAnomalyDetector",
 		"GetLogEvents",
+		"GetLogFields",
 		"GetLogGroupFields",
+		"GetLogObject",
 		"GetLogRecord",
+		"GetLookupTable",
 		"GetQueryResults",
+		"GetScheduledQuery",
+		"GetScheduledQueryHistory",
+		"GetTransformer",
+		"ListAggregateLogGroupSummaries",
 		"ListAnomalies",
+		"ListIntegrations",
 		"ListLogAnomalyDetectors",
+		"ListLogGroups",
+		"ListLogGroupsForQuery",
+		"ListScheduledQueries",
+		"ListSourcesForS3TableIntegration",
 		"ListTagsForResource",
 		"ListTagsLogGroup",
 		"PutAccountPolicy",
+		"PutBearerTokenAuthentication",
 		"PutDataProtectionPolicy",
 		"PutDeliveryDestination",
 		"PutDeliveryDestinationPolicy",
 		"PutDeliverySource",
 		"PutDestination",
 		"PutDestinationPolicy",
+		"PutIndexPolicy",
+		"PutIntegration",
 		"PutLogEvents",
+		"PutLogGroupDeletionProtection",
 		"PutMetricFilter",
 		"PutQueryDefinition",
 		"PutResourcePolicy",
 		"PutRetentionPolicy",
 		"PutSubscriptionFilter",
+		"PutTransformer",
 		"StartLiveTail",
 		"StartQuery",
 		"StopQuery",
 		"TagLogGroup",
 		"TagResource",
 		"TestMetricFilter",
+		"TestTransformer",
 		"UntagLogGroup",
 		"UntagResource",
 		"UpdateAnomaly",
+		"UpdateDeliveryConfiguration",
 		"UpdateLogAnomalyDetector",
+		"UpdateLookupTable",
+		"UpdateScheduledQuery",
 	},
 }
 
@@ -117,47 +156,47 @@ var (
 	OpAssociateKmsKey             = &model.Op[AssociateKmsKeyInput, AssociateKmsKeyOutput]{Service: Service, Name: "AssociateKmsKey", Input: 0, Output: 4, Method: "POST", URI: "/"}
 	OpCancelExportTask            = &model.Op[CancelExportTaskInput, CancelExportTaskOutput]{Service: Service, Name: "CancelExportTask", Input: 5, Output: 7, Method: "POST", URI: "/"}
 	OpCreateExportTask            = &model.Op[CreateExportTaskInput, CreateExportTaskOutput]{Service: Service, Name: "CreateExportTask", Input: 8, Output: 14, Method: "POST", URI: "/"}
-	OpCreateLogGroup              = &model.Op[CreateLogGroupInput, CreateLogGroupOutput]{Service: Service, Name: "CreateLogGroup", Input: 15, Output: 20, Method: "POST", URI: "/"}
-	OpCreateLogStream             = &model.Op[CreateLogStreamInput, CreateLogStreamOutput]{Service: Service, Name: "CreateLogStream", Input: 21, Output: 22, Method: "POST", URI: "/"}
-	OpDeleteDestination           = &model.Op[DeleteDestinationInput, DeleteDestinationOutput]{Service: Service, Name: "DeleteDestination", Input: 23, Output: 25, Method: "POST", URI: "/"}
-	OpDeleteLogGroup              = &model.Op[DeleteLogGroupInput, DeleteLogGroupOutput]{Service: Service, Name: "DeleteLogGroup", Input: 26, Output: 27, Method: "POST", URI: "/"}
-	OpDeleteLogStream             = &model.Op[DeleteLogStreamInput, DeleteLogStreamOutput]{Service: Service, Name: "DeleteLogStream", Input: 28, Output: 29, Method: "POST", URI: "/"}
-	OpDeleteMetricFilter          = &model.Op[DeleteMetricFilterInput, DeleteMetricFilterOutput]{Service: Service, Name: "DeleteMetricFilter", Input: 30, Output: 32, Method: "POST", URI: "/"}
-	OpDeleteQueryDefinition       = &model.Op[DeleteQueryDefinitionInput, DeleteQueryDefinitionOutput]{Service: Service, Name: "DeleteQueryDefinition", Input: 33, Output: 35, Method: "POST", URI: "/"}
-	OpDeleteResourcePolicy        = &model.Op[DeleteResourcePolicyInput, DeleteResourcePolicyOutput]{Service: Service, Name: "DeleteResourcePolicy", Input: 37, Output: 39, Method: "POST", URI: "/"}
-	OpDeleteRetentionPolicy       = &model.Op[DeleteRetentionPolicyInput, DeleteRetentionPolicyOutput]{Service: Service, Name: "DeleteRetentionPolicy", Input: 40, Output: 41, Method: "POST", URI: "/"}
-	OpDeleteSubscriptionFilter    = &model.Op[DeleteSubscriptionFilterInput, DeleteSubscriptionFilterOutput]{Service: Service, Name: "DeleteSubscriptionFilter", Input: 42, Output: 43, Method: "POST", URI: "/"}
-	OpDescribeDestinations        = &model.Op[DescribeDestinationsInput, DescribeDestinationsOutput]{Service: Service, Name: "DescribeDestinations", Input: 44, Output: 47, Method: "POST", URI: "/"}
-	OpDescribeExportTasks         = &model.Op[DescribeExportTasksInput, DescribeExportTasksOutput]{Service: Service, Name: "DescribeExportTasks", Input: 54, Output: 56, Method: "POST", URI: "/"}
-	OpDescribeLogGroups           = &model.Op[DescribeLogGroupsInput, DescribeLogGroupsOutput]{Service: Service, Name: "DescribeLogGroups", Input: 62, Output: 67, Method: "POST", URI: "/"}
-	OpDescribeLogStreams          = &model.Op[DescribeLogStreamsInput, DescribeLogStreamsOutput]{Service: Service, Name: "DescribeLogStreams", Input: 76, Output: 80, Method: "POST", URI: "/"}
-	OpDescribeMetricFilters       = &model.Op[DescribeMetricFiltersInput, DescribeMetricFiltersOutput]{Service: Service, Name: "DescribeMetricFilters", Input: 84, Output: 87, Method: "POST", URI: "/"}
-	OpDescribeQueries             = &model.Op[DescribeQueriesInput, DescribeQueriesOutput]{Service: Service, Name: "DescribeQueries", Input: 99, Output: 102, Method: "POST", URI: "/"}
-	OpDescribeQueryDefinitions    = &model.Op[DescribeQueryDefinitionsInput, DescribeQueryDefinitionsOutput]{Service: Service, Name: "DescribeQueryDefinitions", Input: 106, Output: 109, Method: "POST", URI: "/"}
-	OpDescribeResourcePolicies    = &model.Op[DescribeResourcePoliciesInput, DescribeResourcePoliciesOutput]{Service: Service, Name: "DescribeResourcePolicies", Input: 114, Output: 115, Method: "POST", URI: "/"}
-	OpDescribeSubscriptionFilters = &model.Op[DescribeSubscriptionFiltersInput, DescribeSubscriptionFiltersOutput]{Service: Service, Name: "DescribeSubscriptionFilters", Input: 119, Output: 120, Method: "POST", URI: "/"}
-	OpDisassociateKmsKey          = &model.Op[DisassociateKmsKeyInput, DisassociateKmsKeyOutput]{Service: Service, Name: "DisassociateKmsKey", Input: 125, Output: 126, Method: "POST", URI: "/"}
-	OpFilterLogEvents             = &model.Op[FilterLogEventsInput, FilterLogEventsOutput]{Service: Service, Name: "FilterLogEvents", Input: 127, Output: 132, Method: "POST", URI: "/"}
-	OpGetLogEvents                = &model.Op[GetLogEventsInput, GetLogEventsOutput]{Service: Service, Name: "GetLogEvents", Input: 140, Output: 142, Method: "POST", URI: "/"}
-	OpGetLogGroupFields           = &model.Op[GetLogGroupFieldsInput, GetLogGroupFieldsOutput]{Service: Service, Name: "GetLogGroupFields", Input: 145, Output: 146, Method: "POST", URI: "/"}
-	OpGetLogRecord                = &model.Op[GetLogRecordInput, GetLogRecordOutput]{Service: Service, Name: "GetLogRecord", Input: 151, Output: 153, Method: "POST", URI: "/"}
-	OpGetQueryResults             = &model.Op[GetQueryResultsInput, GetQueryResultsOutput]{Service: Service, Name: "GetQueryResults", Input: 156, Output: 157, Method: "POST", URI: "/"}
-	OpListTagsForResource         = &model.Op[ListTagsForResourceInput, ListTagsForResourceOutput]{Service: Service, Name: "ListTagsForResource", Input: 164, Output: 166, Method: "POST", URI: "/"}
-	OpListTagsLogGroup            = &model.Op[ListTagsLogGroupInput, ListTagsLogGroupOutput]{Service: Service, Name: "ListTagsLogGroup", Input: 167, Output: 168, Method: "POST", URI: "/"}
-	OpPutDestination              = &model.Op[PutDestinationInput, PutDestinationOutput]{Service: Service, Name: "PutDestination", Input: 169, Output: 170, Method: "POST", URI: "/"}
-	OpPutDestinationPolicy        = &model.Op[PutDestinationPolicyInput, PutDestinationPolicyOutput]{Service: Service, Name: "PutDestinationPolicy", Input: 171, Output: 173, Method: "POST", URI: "/"}
-	OpPutLogEvents                = &model.Op[PutLogEventsInput, PutLogEventsOutput]{Service: Service, Name: "PutLogEvents", Input: 174, Output: 177, Method: "POST", URI: "/"}
-	OpPutMetricFilter             = &model.Op[PutMetricFilterInput, PutMetricFilterOutput]{Service: Service, Name: "PutMetricFilter", Input: 180, Output: 181, Method: "POST", URI: "/"}
-	OpPutQueryDefinition          = &model.Op[PutQueryDefinitionInput, PutQueryDefinitionOutput]{Service: Service, Name: "PutQueryDefinition", Input: 182, Output: 184, Method: "POST", URI: "/"}
-	OpPutResourcePolicy           = &model.Op[PutResourcePolicyInput, PutResourcePolicyOutput]{Service: Service, Name: "PutResourcePolicy", Input: 185, Output: 186, Method: "POST", URI: "/"}
-	OpPutRetentionPolicy          = &model.Op[PutRetentionPolicyInput, PutRetentionPolicyOutput]{Service: Service, Name: "PutRetentionPolicy", Input: 187, Output: 188, Method: "POST", URI: "/"}
-	OpPutSubscriptionFilter       = &model.Op[PutSubscriptionFilterInput, PutSubscriptionFilterOutput]{Service: Service, Name: "PutSubscriptionFilter", Input: 189, Output: 190, Method: "POST", URI: "/"}
-	OpStartLiveTail               = &model.Op[StartLiveTailInput, StartLiveTailOutput]{Service: Service, Name: "StartLiveTail", Input: 191, Output: 193, Method: "POST", URI: "/"}
-	OpStartQuery                  = &model.Op[StartQueryInput, StartQueryOutput]{Service: Service, Name: "StartQuery", Input: 206, Output: 208, Method: "POST", URI: "/"}
-	OpStopQuery                   = &model.Op[StopQueryInput, StopQueryOutput]{Service: Service, Name: "StopQuery", Input: 209, Output: 210, Method: "POST", URI: "/"}
-	OpTagLogGroup                 = &model.Op[TagLogGroupInput, TagLogGroupOutput]{Service: Service, Name: "TagLogGroup", Input: 211, Output: 212, Method: "POST", URI: "/"}
-	OpTagResource                 = &model.Op[TagResourceInput, TagResourceOutput]{Service: Service, Name: "TagResource", Input: 213, Output: 214, Method: "POST", URI: "/"}
-	OpTestMetricFilter            = &model.Op[TestMetricFilterInput, TestMetricFilterOutput]{Service: Service, Name: "TestMetricFilter", Input: 215, Output: 217, Method: "POST", URI: "/"}
-	OpUntagLogGroup               = &model.Op[UntagLogGroupInput, UntagLogGroupOutput]{Service: Service, Name: "UntagLogGroup", Input: 223, Output: 225, Method: "POST", URI: "/"}
-	OpUntagResource               = &model.Op[UntagResourceInput, UntagResourceOutput]{Service: Service, Name: "UntagResource", Input: 226, Output: 228, Method: "POST", URI: "/"}
+	OpCreateLogGroup              = &model.Op[CreateLogGroupInput, CreateLogGroupOutput]{Service: Service, Name: "CreateLogGroup", Input: 15, Output: 21, Method: "POST", URI: "/"}
+	OpCreateLogStream             = &model.Op[CreateLogStreamInput, CreateLogStreamOutput]{Service: Service, Name: "CreateLogStream", Input: 22, Output: 23, Method: "POST", URI: "/"}
+	OpDeleteDestination           = &model.Op[DeleteDestinationInput, DeleteDestinationOutput]{Service: Service, Name: "DeleteDestination", Input: 24, Output: 26, Method: "POST", URI: "/"}
+	OpDeleteLogGroup              = &model.Op[DeleteLogGroupInput, DeleteLogGroupOutput]{Service: Service, Name: "DeleteLogGroup", Input: 27, Output: 28, Method: "POST", URI: "/"}
+	OpDeleteLogStream             = &model.Op[DeleteLogStreamInput, DeleteLogStreamOutput]{Service: Service, Name: "DeleteLogStream", Input: 29, Output: 30, Method: "POST", URI: "/"}
+	OpDeleteMetricFilter          = &model.Op[DeleteMetricFilterInput, DeleteMetricFilterOutput]{Service: Service, Name: "DeleteMetricFilter", Input: 31, Output: 33, Method: "POST", URI: "/"}
+	OpDeleteQueryDefinition       = &model.Op[DeleteQueryDefinitionInput, DeleteQueryDefinitionOutput]{Service: Service, Name: "DeleteQueryDefinition", Input: 34, Output: 36, Method: "POST", URI: "/"}
+	OpDeleteResourcePolicy        = &model.Op[DeleteResourcePolicyInput, DeleteResourcePolicyOutput]{Service: Service, Name: "DeleteResourcePolicy", Input: 38, Output: 42, Method: "POST", URI: "/"}
+	OpDeleteRetentionPolicy       = &model.Op[DeleteRetentionPolicyInput, DeleteRetentionPolicyOutput]{Service: Service, Name: "DeleteRetentionPolicy", Input: 43, Output: 44, Method: "POST", URI: "/"}
+	OpDeleteSubscriptionFilter    = &model.Op[DeleteSubscriptionFilterInput, DeleteSubscriptionFilterOutput]{Service: Service, Name: "DeleteSubscriptionFilter", Input: 45, Output: 46, Method: "POST", URI: "/"}
+	OpDescribeDestinations        = &model.Op[DescribeDestinationsInput, DescribeDestinationsOutput]{Service: Service, Name: "DescribeDestinations", Input: 47, Output: 50, Method: "POST", URI: "/"}
+	OpDescribeExportTasks         = &model.Op[DescribeExportTasksInput, DescribeExportTasksOutput]{Service: Service, Name: "DescribeExportTasks", Input: 56, Output: 58, Method: "POST", URI: "/"}
+	OpDescribeLogGroups           = &model.Op[DescribeLogGroupsInput, DescribeLogGroupsOutput]{Service: Service, Name: "DescribeLogGroups", Input: 64, Output: 71, Method: "POST", URI: "/"}
+	OpDescribeLogStreams          = &model.Op[DescribeLogStreamsInput, DescribeLogStreamsOutput]{Service: Service, Name: "DescribeLogStreams", Input: 81, Output: 84, Method: "POST", URI: "/"}
+	OpDescribeMetricFilters       = &model.Op[DescribeMetricFiltersInput, DescribeMetricFiltersOutput]{Service: Service, Name: "DescribeMetricFilters", Input: 88, Output: 91, Method: "POST", URI: "/"}
+	OpDescribeQueries             = &model.Op[DescribeQueriesInput, DescribeQueriesOutput]{Service: Service, Name: "DescribeQueries", Input: 107, Output: 111, Method: "POST", URI: "/"}
+	OpDescribeQueryDefinitions    = &model.Op[DescribeQueryDefinitionsInput, DescribeQueryDefinitionsOutput]{Service: Service, Name: "DescribeQueryDefinitions", Input: 118, Output: 121, Method: "POST", URI: "/"}
+	OpDescribeResourcePolicies    = &model.Op[DescribeResourcePoliciesInput, DescribeResourcePoliciesOutput]{Service: Service, Name: "DescribeResourcePolicies", Input: 131, Output: 133, Method: "POST", URI: "/"}
+	OpDescribeSubscriptionFilters = &model.Op[DescribeSubscriptionFiltersInput, DescribeSubscriptionFiltersOutput]{Service: Service, Name: "DescribeSubscriptionFilters", Input: 137, Output: 138, Method: "POST", URI: "/"}
+	OpDisassociateKmsKey          = &model.Op[DisassociateKmsKeyInput, DisassociateKmsKeyOutput]{Service: Service, Name: "DisassociateKmsKey", Input: 143, Output: 144, Method: "POST", URI: "/"}
+	OpFilterLogEvents             = &model.Op[FilterLogEventsInput, FilterLogEventsOutput]{Service: Service, Name: "FilterLogEvents", Input: 145, Output: 150, Method: "POST", URI: "/"}
+	OpGetLogEvents                = &model.Op[GetLogEventsInput, GetLogEventsOutput]{Service: Service, Name: "GetLogEvents", Input: 158, Output: 160, Method: "POST", URI: "/"}
+	OpGetLogGroupFields           = &model.Op[GetLogGroupFieldsInput, GetLogGroupFieldsOutput]{Service: Service, Name: "GetLogGroupFields", Input: 163, Output: 164, Method: "POST", URI: "/"}
+	OpGetLogRecord                = &model.Op[GetLogRecordInput, GetLogRecordOutput]{Service: Service, Name: "GetLogRecord", Input: 169, Output: 171, Method: "POST", URI: "/"}
+	OpGetQueryResults             = &model.Op[GetQueryResultsInput, GetQueryResultsOutput]{Service: Service, Name: "GetQueryResults", Input: 174, Output: 177, Method: "POST", URI: "/"}
+	OpListTagsForResource         = &model.Op[ListTagsForResourceInput, ListTagsForResourceOutput]{Service: Service, Name: "ListTagsForResource", Input: 184, Output: 186, Method: "POST", URI: "/"}
+	OpListTagsLogGroup            = &model.Op[ListTagsLogGroupInput, ListTagsLogGroupOutput]{Service: Service, Name: "ListTagsLogGroup", Input: 187, Output: 188, Method: "POST", URI: "/"}
+	OpPutDestination              = &model.Op[PutDestinationInput, PutDestinationOutput]{Service: Service, Name: "PutDestination", Input: 189, Output: 190, Method: "POST", URI: "/"}
+	OpPutDestinationPolicy        = &model.Op[PutDestinationPolicyInput, PutDestinationPolicyOutput]{Service: Service, Name: "PutDestinationPolicy", Input: 191, Output: 193, Method: "POST", URI: "/"}
+	OpPutLogEvents                = &model.Op[PutLogEventsInput, PutLogEventsOutput]{Service: Service, Name: "PutLogEvents", Input: 194, Output: 204, Method: "POST", URI: "/"}
+	OpPutMetricFilter             = &model.Op[PutMetricFilterInput, PutMetricFilterOutput]{Service: Service, Name: "PutMetricFilter", Input: 209, Output: 210, Method: "POST", URI: "/"}
+	OpPutQueryDefinition          = &model.Op[PutQueryDefinitionInput, PutQueryDefinitionOutput]{Service: Service, Name: "PutQueryDefinition", Input: 211, Output: 213, Method: "POST", URI: "/"}
+	OpPutResourcePolicy           = &model.Op[PutResourcePolicyInput, PutResourcePolicyOutput]{Service: Service, Name: "PutResourcePolicy", Input: 214, Output: 215, Method: "POST", URI: "/"}
+	OpPutRetentionPolicy          = &model.Op[PutRetentionPolicyInput, PutRetentionPolicyOutput]{Service: Service, Name: "PutRetentionPolicy", Input: 216, Output: 217, Method: "POST", URI: "/"}
+	OpPutSubscriptionFilter       = &model.Op[PutSubscriptionFilterInput, PutSubscriptionFilterOutput]{Service: Service, Name: "PutSubscriptionFilter", Input: 218, Output: 219, Method: "POST", URI: "/"}
+	OpStartLiveTail               = &model.Op[StartLiveTailInput, StartLiveTailOutput]{Service: Service, Name: "StartLiveTail", Input: 220, Output: 222, Method: "POST", URI: "/"}
+	OpStartQuery                  = &model.Op[StartQueryInput, StartQueryOutput]{Service: Service, Name: "StartQuery", Input: 235, Output: 238, Method: "POST", URI: "/"}
+	OpStopQuery                   = &model.Op[StopQueryInput, StopQueryOutput]{Service: Service, Name: "StopQuery", Input: 239, Output: 240, Method: "POST", URI: "/"}
+	OpTagLogGroup                 = &model.Op[TagLogGroupInput, TagLogGroupOutput]{Service: Service, Name: "TagLogGroup", Input: 241, Output: 242, Method: "POST", URI: "/"}
+	OpTagResource                 = &model.Op[TagResourceInput, TagResourceOutput]{Service: Service, Name: "TagResource", Input: 243, Output: 244, Method: "POST", URI: "/"}
+	OpTestMetricFilter            = &model.Op[TestMetricFilterInput, TestMetricFilterOutput]{Service: Service, Name: "TestMetricFilter", Input: 245, Output: 247, Method: "POST", URI: "/"}
+	OpUntagLogGroup               = &model.Op[UntagLogGroupInput, UntagLogGroupOutput]{Service: Service, Name: "UntagLogGroup", Input: 253, Output: 255, Method: "POST", URI: "/"}
+	OpUntagResource               = &model.Op[UntagResourceInput, UntagResourceOutput]{Service: Service, Name: "UntagResource", Input: 256, Output: 258, Method: "POST", URI: "/"}
 )

@@ -42,10 +42,11 @@ type CreateExportTaskOutput struct {
 
 // CreateLogGroupInput is a shape of AWS's API.
 type CreateLogGroupInput struct {
-	LogGroupName  *string           `json:",omitempty"`
-	KmsKeyId      *string           `json:",omitempty"`
-	Tags          map[string]string `json:",omitempty"`
-	LogGroupClass *string           `json:",omitempty"`
+	LogGroupName              *string           `json:",omitempty"`
+	KmsKeyId                  *string           `json:",omitempty"`
+	Tags                      map[string]string `json:",omitempty"`
+	LogGroupClass             *string           `json:",omitempty"`
+	DeletionProtectionEnabled *bool             `json:",omitempty"`
 }
 
 // CreateLogGroupOutput is a shape of AWS's API.
@@ -112,7 +113,9 @@ type DeleteQueryDefinitionOutput struct {
 
 // DeleteResourcePolicyInput is a shape of AWS's API.
 type DeleteResourcePolicyInput struct {
-	PolicyName *string `json:",omitempty"`
+	PolicyName         *string `json:",omitempty"`
+	ResourceArn        *string `json:",omitempty"`
+	ExpectedRevisionId *string `json:",omitempty"`
 }
 
 // DeleteResourcePolicyOutput is a shape of AWS's API.
@@ -174,6 +177,7 @@ type DescribeLogGroupsInput struct {
 	Limit                 *int64   `json:",omitempty"`
 	IncludeLinkedAccounts *bool    `json:",omitempty"`
 	LogGroupClass         *string  `json:",omitempty"`
+	LogGroupIdentifiers   []string `json:",omitempty"`
 }
 
 // DescribeLogGroupsOutput is a shape of AWS's API.
@@ -217,10 +221,11 @@ type DescribeMetricFiltersOutput struct {
 
 // DescribeQueriesInput is a shape of AWS's API.
 type DescribeQueriesInput struct {
-	LogGroupName *string `json:",omitempty"`
-	Status       *string `json:",omitempty"`
-	MaxResults   *int64  `json:",omitempty"`
-	NextToken    *string `json:",omitempty"`
+	LogGroupName  *string `json:",omitempty"`
+	Status        *string `json:",omitempty"`
+	MaxResults    *int64  `json:",omitempty"`
+	NextToken     *string `json:",omitempty"`
+	QueryLanguage *string `json:",omitempty"`
 }
 
 // DescribeQueriesOutput is a shape of AWS's API.
@@ -234,6 +239,7 @@ type DescribeQueryDefinitionsInput struct {
 	QueryDefinitionNamePrefix *string `json:",omitempty"`
 	MaxResults                *int64  `json:",omitempty"`
 	NextToken                 *string `json:",omitempty"`
+	QueryLanguage             *string `json:",omitempty"`
 }
 
 // DescribeQueryDefinitionsOutput is a shape of AWS's API.
@@ -244,8 +250,10 @@ type DescribeQueryDefinitionsOutput struct {
 
 // DescribeResourcePoliciesInput is a shape of AWS's API.
 type DescribeResourcePoliciesInput struct {
-	NextToken *string `json:",omitempty"`
-	Limit     *int64  `json:",omitempty"`
+	NextToken   *string `json:",omitempty"`
+	Limit       *int64  `json:",omitempty"`
+	ResourceArn *string `json:",omitempty"`
+	PolicyScope *string `json:",omitempty"`
 }
 
 // DescribeResourcePoliciesOutput is a shape of AWS's API.
@@ -286,6 +294,12 @@ type DisassociateKmsKeyInput struct {
 
 // DisassociateKmsKeyOutput is a shape of AWS's API.
 type DisassociateKmsKeyOutput struct {
+}
+
+// Entity is a shape of AWS's API.
+type Entity struct {
+	KeyAttributes map[string]string `json:",omitempty"`
+	Attributes    map[string]string `json:",omitempty"`
 }
 
 // ExportTask is a shape of AWS's API.
@@ -389,7 +403,9 @@ type GetLogRecordOutput struct {
 
 // GetQueryResultsInput is a shape of AWS's API.
 type GetQueryResultsInput struct {
-	QueryId *string `json:",omitempty"`
+	QueryId   *string `json:",omitempty"`
+	NextToken *string `json:",omitempty"`
+	MaxItems  *int64  `json:",omitempty"`
 }
 
 // GetQueryResultsOutput is a shape of AWS's API.
@@ -398,6 +414,8 @@ type GetQueryResultsOutput struct {
 	Statistics    *QueryStatistics `json:",omitempty"`
 	Status        *string          `json:",omitempty"`
 	EncryptionKey *string          `json:",omitempty"`
+	QueryLanguage *string          `json:",omitempty"`
+	NextToken     *string          `json:",omitempty"`
 }
 
 // InputLogEvent is a shape of AWS's API.
@@ -458,17 +476,19 @@ type LiveTailSessionUpdate struct {
 
 // LogGroup is a shape of AWS's API.
 type LogGroup struct {
-	LogGroupName         *string  `json:",omitempty"`
-	CreationTime         *int64   `json:",omitempty"`
-	RetentionInDays      *int64   `json:",omitempty"`
-	MetricFilterCount    *int64   `json:",omitempty"`
-	Arn                  *string  `json:",omitempty"`
-	StoredBytes          *int64   `json:",omitempty"`
-	KmsKeyId             *string  `json:",omitempty"`
-	DataProtectionStatus *string  `json:",omitempty"`
-	InheritedProperties  []string `json:",omitempty"`
-	LogGroupClass        *string  `json:",omitempty"`
-	LogGroupArn          *string  `json:",omitempty"`
+	LogGroupName                     *string  `json:",omitempty"`
+	CreationTime                     *int64   `json:",omitempty"`
+	RetentionInDays                  *int64   `json:",omitempty"`
+	MetricFilterCount                *int64   `json:",omitempty"`
+	Arn                              *string  `json:",omitempty"`
+	StoredBytes                      *int64   `json:",omitempty"`
+	KmsKeyId                         *string  `json:",omitempty"`
+	DataProtectionStatus             *string  `json:",omitempty"`
+	InheritedProperties              []string `json:",omitempty"`
+	LogGroupClass                    *string  `json:",omitempty"`
+	LogGroupArn                      *string  `json:",omitempty"`
+	DeletionProtectionEnabled        *bool    `json:",omitempty"`
+	BearerTokenAuthenticationEnabled *bool    `json:",omitempty"`
 }
 
 // LogGroupField is a shape of AWS's API.
@@ -491,11 +511,14 @@ type LogStream struct {
 
 // MetricFilter is a shape of AWS's API.
 type MetricFilter struct {
-	FilterName            *string                `json:",omitempty"`
-	FilterPattern         *string                `json:",omitempty"`
-	MetricTransformations []MetricTransformation `json:",omitempty"`
-	CreationTime          *int64                 `json:",omitempty"`
-	LogGroupName          *string                `json:",omitempty"`
+	FilterName                *string                `json:",omitempty"`
+	FilterPattern             *string                `json:",omitempty"`
+	MetricTransformations     []MetricTransformation `json:",omitempty"`
+	CreationTime              *int64                 `json:",omitempty"`
+	LogGroupName              *string                `json:",omitempty"`
+	ApplyOnTransformedLogs    *bool                  `json:",omitempty"`
+	FieldSelectionCriteria    *string                `json:",omitempty"`
+	EmitSystemFieldDimensions []string               `json:",omitempty"`
 }
 
 // MetricFilterMatchRecord is a shape of AWS's API.
@@ -552,20 +575,25 @@ type PutLogEventsInput struct {
 	LogStreamName *string         `json:",omitempty"`
 	LogEvents     []InputLogEvent `json:",omitempty"`
 	SequenceToken *string         `json:",omitempty"`
+	Entity        *Entity         `json:",omitempty"`
 }
 
 // PutLogEventsOutput is a shape of AWS's API.
 type PutLogEventsOutput struct {
 	NextSequenceToken     *string                `json:",omitempty"`
 	RejectedLogEventsInfo *RejectedLogEventsInfo `json:",omitempty"`
+	RejectedEntityInfo    *RejectedEntityInfo    `json:",omitempty"`
 }
 
 // PutMetricFilterInput is a shape of AWS's API.
 type PutMetricFilterInput struct {
-	LogGroupName          *string                `json:",omitempty"`
-	FilterName            *string                `json:",omitempty"`
-	FilterPattern         *string                `json:",omitempty"`
-	MetricTransformations []MetricTransformation `json:",omitempty"`
+	LogGroupName              *string                `json:",omitempty"`
+	FilterName                *string                `json:",omitempty"`
+	FilterPattern             *string                `json:",omitempty"`
+	MetricTransformations     []MetricTransformation `json:",omitempty"`
+	ApplyOnTransformedLogs    *bool                  `json:",omitempty"`
+	FieldSelectionCriteria    *string                `json:",omitempty"`
+	EmitSystemFieldDimensions []string               `json:",omitempty"`
 }
 
 // PutMetricFilterOutput is a shape of AWS's API.
@@ -574,11 +602,13 @@ type PutMetricFilterOutput struct {
 
 // PutQueryDefinitionInput is a shape of AWS's API.
 type PutQueryDefinitionInput struct {
-	Name              *string  `json:",omitempty"`
-	QueryDefinitionId *string  `json:",omitempty"`
-	LogGroupNames     []string `json:",omitempty"`
-	QueryString       *string  `json:",omitempty"`
-	ClientToken       *string  `json:",omitempty"`
+	Name              *string          `json:",omitempty"`
+	QueryDefinitionId *string          `json:",omitempty"`
+	LogGroupNames     []string         `json:",omitempty"`
+	QueryString       *string          `json:",omitempty"`
+	ClientToken       *string          `json:",omitempty"`
+	QueryLanguage     *string          `json:",omitempty"`
+	Parameters        []QueryParameter `json:",omitempty"`
 }
 
 // PutQueryDefinitionOutput is a shape of AWS's API.
@@ -588,13 +618,16 @@ type PutQueryDefinitionOutput struct {
 
 // PutResourcePolicyInput is a shape of AWS's API.
 type PutResourcePolicyInput struct {
-	PolicyName     *string `json:",omitempty"`
-	PolicyDocument *string `json:",omitempty"`
+	PolicyName         *string `json:",omitempty"`
+	PolicyDocument     *string `json:",omitempty"`
+	ResourceArn        *string `json:",omitempty"`
+	ExpectedRevisionId *string `json:",omitempty"`
 }
 
 // PutResourcePolicyOutput is a shape of AWS's API.
 type PutResourcePolicyOutput struct {
 	ResourcePolicy *ResourcePolicy `json:",omitempty"`
+	RevisionId     *string         `json:",omitempty"`
 }
 
 // PutRetentionPolicyInput is a shape of AWS's API.
@@ -609,12 +642,15 @@ type PutRetentionPolicyOutput struct {
 
 // PutSubscriptionFilterInput is a shape of AWS's API.
 type PutSubscriptionFilterInput struct {
-	LogGroupName   *string `json:",omitempty"`
-	FilterName     *string `json:",omitempty"`
-	FilterPattern  *string `json:",omitempty"`
-	DestinationArn *string `json:",omitempty"`
-	RoleArn        *string `json:",omitempty"`
-	Distribution   *string `json:",omitempty"`
+	LogGroupName           *string  `json:",omitempty"`
+	FilterName             *string  `json:",omitempty"`
+	FilterPattern          *string  `json:",omitempty"`
+	DestinationArn         *string  `json:",omitempty"`
+	RoleArn                *string  `json:",omitempty"`
+	Distribution           *string  `json:",omitempty"`
+	ApplyOnTransformedLogs *bool    `json:",omitempty"`
+	FieldSelectionCriteria *string  `json:",omitempty"`
+	EmitSystemFields       []string `json:",omitempty"`
 }
 
 // PutSubscriptionFilterOutput is a shape of AWS's API.
@@ -635,27 +671,48 @@ type QueryCompileErrorLocation struct {
 
 // QueryDefinition is a shape of AWS's API.
 type QueryDefinition struct {
-	QueryDefinitionId *string  `json:",omitempty"`
-	Name              *string  `json:",omitempty"`
-	QueryString       *string  `json:",omitempty"`
-	LastModified      *int64   `json:",omitempty"`
-	LogGroupNames     []string `json:",omitempty"`
+	QueryDefinitionId *string          `json:",omitempty"`
+	Name              *string          `json:",omitempty"`
+	QueryString       *string          `json:",omitempty"`
+	LastModified      *int64           `json:",omitempty"`
+	LogGroupNames     []string         `json:",omitempty"`
+	QueryLanguage     *string          `json:",omitempty"`
+	Parameters        []QueryParameter `json:",omitempty"`
 }
 
 // QueryInfo is a shape of AWS's API.
 type QueryInfo struct {
-	QueryId      *string `json:",omitempty"`
-	QueryString  *string `json:",omitempty"`
-	Status       *string `json:",omitempty"`
-	CreateTime   *int64  `json:",omitempty"`
-	LogGroupName *string `json:",omitempty"`
+	QueryId       *string  `json:",omitempty"`
+	QueryString   *string  `json:",omitempty"`
+	Status        *string  `json:",omitempty"`
+	CreateTime    *int64   `json:",omitempty"`
+	LogGroupName  *string  `json:",omitempty"`
+	QueryLanguage *string  `json:",omitempty"`
+	QueryDuration *int64   `json:",omitempty"`
+	BytesScanned  *float64 `json:",omitempty"`
+	UserIdentity  *string  `json:",omitempty"`
+}
+
+// QueryParameter is a shape of AWS's API.
+type QueryParameter struct {
+	Name         *string `json:",omitempty"`
+	DefaultValue *string `json:",omitempty"`
+	Description  *string `json:",omitempty"`
 }
 
 // QueryStatistics is a shape of AWS's API.
 type QueryStatistics struct {
-	RecordsMatched *float64 `json:",omitempty"`
-	RecordsScanned *float64 `json:",omitempty"`
-	BytesScanned   *float64 `json:",omitempty"`
+	RecordsMatched          *float64 `json:",omitempty"`
+	RecordsScanned          *float64 `json:",omitempty"`
+	BytesScanned            *float64 `json:",omitempty"`
+	EstimatedRecordsSkipped *float64 `json:",omitempty"`
+	EstimatedBytesSkipped   *float64 `json:",omitempty"`
+	LogGroupsScanned        *float64 `json:",omitempty"`
+}
+
+// RejectedEntityInfo is a shape of AWS's API.
+type RejectedEntityInfo struct {
+	ErrorType *string `json:",omitempty"`
 }
 
 // RejectedLogEventsInfo is a shape of AWS's API.
@@ -670,6 +727,9 @@ type ResourcePolicy struct {
 	PolicyName      *string `json:",omitempty"`
 	PolicyDocument  *string `json:",omitempty"`
 	LastUpdatedTime *int64  `json:",omitempty"`
+	PolicyScope     *string `json:",omitempty"`
+	ResourceArn     *string `json:",omitempty"`
+	RevisionId      *string `json:",omitempty"`
 }
 
 // ResultField is a shape of AWS's API.
@@ -724,6 +784,7 @@ type StartQueryInput struct {
 	EndTime             *int64   `json:",omitempty"`
 	QueryString         *string  `json:",omitempty"`
 	Limit               *int64   `json:",omitempty"`
+	QueryLanguage       *string  `json:",omitempty"`
 }
 
 // StartQueryOutput is a shape of AWS's API.
@@ -743,13 +804,16 @@ type StopQueryOutput struct {
 
 // SubscriptionFilter is a shape of AWS's API.
 type SubscriptionFilter struct {
-	FilterName     *string `json:",omitempty"`
-	LogGroupName   *string `json:",omitempty"`
-	FilterPattern  *string `json:",omitempty"`
-	DestinationArn *string `json:",omitempty"`
-	RoleArn        *string `json:",omitempty"`
-	Distribution   *string `json:",omitempty"`
-	CreationTime   *int64  `json:",omitempty"`
+	FilterName             *string  `json:",omitempty"`
+	LogGroupName           *string  `json:",omitempty"`
+	FilterPattern          *string  `json:",omitempty"`
+	DestinationArn         *string  `json:",omitempty"`
+	RoleArn                *string  `json:",omitempty"`
+	Distribution           *string  `json:",omitempty"`
+	CreationTime           *int64   `json:",omitempty"`
+	ApplyOnTransformedLogs *bool    `json:",omitempty"`
+	FieldSelectionCriteria *string  `json:",omitempty"`
+	EmitSystemFields       []string `json:",omitempty"`
 }
 
 // TagLogGroupInput is a shape of AWS's API.

@@ -8,6 +8,12 @@ const (
 	ArchiveStatusDeepArchiveAccess = "DEEP_ARCHIVE_ACCESS"
 )
 
+// Values of BucketAbacStatus.
+const (
+	BucketAbacStatusEnabled  = "Enabled"
+	BucketAbacStatusDisabled = "Disabled"
+)
+
 // Values of BucketAccelerateStatus.
 const (
 	BucketAccelerateStatusEnabled   = "Enabled"
@@ -52,6 +58,16 @@ const (
 	BucketLocationConstraintUsGovWest1   = "us-gov-west-1"
 	BucketLocationConstraintUsWest1      = "us-west-1"
 	BucketLocationConstraintUsWest2      = "us-west-2"
+	BucketLocationConstraintApEast2      = "ap-east-2"
+	BucketLocationConstraintApSoutheast4 = "ap-southeast-4"
+	BucketLocationConstraintApSoutheast5 = "ap-southeast-5"
+	BucketLocationConstraintApSoutheast6 = "ap-southeast-6"
+	BucketLocationConstraintApSoutheast7 = "ap-southeast-7"
+	BucketLocationConstraintCaWest1      = "ca-west-1"
+	BucketLocationConstraintEuCentral2   = "eu-central-2"
+	BucketLocationConstraintIlCentral1   = "il-central-1"
+	BucketLocationConstraintMeCentral1   = "me-central-1"
+	BucketLocationConstraintMxCentral1   = "mx-central-1"
 )
 
 // Values of BucketLogsPermission.
@@ -59,6 +75,12 @@ const (
 	BucketLogsPermissionFullControl = "FULL_CONTROL"
 	BucketLogsPermissionRead        = "READ"
 	BucketLogsPermissionWrite       = "WRITE"
+)
+
+// Values of BucketNamespace.
+const (
+	BucketNamespaceAccountRegional = "account-regional"
+	BucketNamespaceGlobal          = "global"
 )
 
 // Values of BucketType.
@@ -74,10 +96,16 @@ const (
 
 // Values of ChecksumAlgorithm.
 const (
-	ChecksumAlgorithmCrc32  = "CRC32"
-	ChecksumAlgorithmCrc32c = "CRC32C"
-	ChecksumAlgorithmSha1   = "SHA1"
-	ChecksumAlgorithmSha256 = "SHA256"
+	ChecksumAlgorithmCrc32     = "CRC32"
+	ChecksumAlgorithmCrc32c    = "CRC32C"
+	ChecksumAlgorithmSha1      = "SHA1"
+	ChecksumAlgorithmSha256    = "SHA256"
+	ChecksumAlgorithmCrc64nvme = "CRC64NVME"
+	ChecksumAlgorithmSha512    = "SHA512"
+	ChecksumAlgorithmMd5       = "MD5"
+	ChecksumAlgorithmXxhash64  = "XXHASH64"
+	ChecksumAlgorithmXxhash3   = "XXHASH3"
+	ChecksumAlgorithmXxhash128 = "XXHASH128"
 )
 
 // Values of ChecksumMode.
@@ -85,9 +113,16 @@ const (
 	ChecksumModeEnabled = "ENABLED"
 )
 
+// Values of ChecksumType.
+const (
+	ChecksumTypeComposite  = "COMPOSITE"
+	ChecksumTypeFullObject = "FULL_OBJECT"
+)
+
 // Values of DataRedundancy.
 const (
 	DataRedundancySingleAvailabilityZone = "SingleAvailabilityZone"
+	DataRedundancySingleLocalZone        = "SingleLocalZone"
 )
 
 // Values of DeleteMarkerReplicationStatus.
@@ -99,6 +134,12 @@ const (
 // Values of EncodingType.
 const (
 	EncodingTypeUrl = "url"
+)
+
+// Values of EncryptionType.
+const (
+	EncryptionTypeNone = "NONE"
+	EncryptionTypeSseC = "SSE-C"
 )
 
 // Values of Event.
@@ -159,6 +200,7 @@ const (
 // Values of LocationType.
 const (
 	LocationTypeAvailabilityZone = "AvailabilityZone"
+	LocationTypeLocalZone        = "LocalZone"
 )
 
 // Values of MFADelete.
@@ -248,6 +290,8 @@ const (
 	ObjectStorageClassGlacierIr          = "GLACIER_IR"
 	ObjectStorageClassSnow               = "SNOW"
 	ObjectStorageClassExpressOnezone     = "EXPRESS_ONEZONE"
+	ObjectStorageClassFsxOpenzfs         = "FSX_OPENZFS"
+	ObjectStorageClassFsxOntap           = "FSX_ONTAP"
 )
 
 // Values of ObjectVersionStorageClass.
@@ -334,6 +378,7 @@ const (
 	ServerSideEncryptionAes256     = "AES256"
 	ServerSideEncryptionAwsKms     = "aws:kms"
 	ServerSideEncryptionAwsKmsDsse = "aws:kms:dsse"
+	ServerSideEncryptionAwsFsx     = "aws:fsx"
 )
 
 // Values of SseKmsEncryptedObjectsStatus.
@@ -355,12 +400,20 @@ const (
 	StorageClassGlacierIr          = "GLACIER_IR"
 	StorageClassSnow               = "SNOW"
 	StorageClassExpressOnezone     = "EXPRESS_ONEZONE"
+	StorageClassFsxOpenzfs         = "FSX_OPENZFS"
+	StorageClassFsxOntap           = "FSX_ONTAP"
 )
 
 // Values of TaggingDirective.
 const (
 	TaggingDirectiveCopy    = "COPY"
 	TaggingDirectiveReplace = "REPLACE"
+)
+
+// Values of TransitionDefaultMinimumObjectSize.
+const (
+	TransitionDefaultMinimumObjectSizeVariesByStorageClass  = "varies_by_storage_class"
+	TransitionDefaultMinimumObjectSizeAllStorageClasses128k = "all_storage_classes_128K"
 )
 
 // Values of TransitionStorageClass.
@@ -384,10 +437,15 @@ const (
 const (
 	ErrCodeBucketAlreadyExists            = "BucketAlreadyExists"
 	ErrCodeBucketAlreadyOwnedByYou        = "BucketAlreadyOwnedByYou"
+	ErrCodeEncryptionTypeMismatch         = "EncryptionTypeMismatch"
+	ErrCodeIdempotencyParameterMismatch   = "IdempotencyParameterMismatch"
 	ErrCodeInvalidObjectState             = "InvalidObjectState"
+	ErrCodeInvalidRequest                 = "InvalidRequest"
+	ErrCodeInvalidWriteOffset             = "InvalidWriteOffset"
 	ErrCodeNoSuchBucket                   = "NoSuchBucket"
 	ErrCodeNoSuchKey                      = "NoSuchKey"
 	ErrCodeNoSuchUpload                   = "NoSuchUpload"
 	ErrCodeObjectAlreadyInActiveTierError = "ObjectAlreadyInActiveTierError"
 	ErrCodeObjectNotInActiveTierError     = "ObjectNotInActiveTierError"
+	ErrCodeTooManyParts                   = "TooManyParts"
 )

@@ -14,12 +14,17 @@ var Service = &model.Service{
 	Errors: map[string]model.ErrorShape{
 		"BucketAlreadyExists":            {Code: "BucketAlreadyExists", Status: 409, Sender: true},
 		"BucketAlreadyOwnedByYou":        {Code: "BucketAlreadyOwnedByYou", Status: 409, Sender: true},
-		"InvalidObjectState":             {Code: "InvalidObjectState", Status: 403, Sender: true, Shape: 472},
+		"EncryptionTypeMismatch":         {Code: "EncryptionTypeMismatch", Status: 400, Sender: true},
+		"IdempotencyParameterMismatch":   {Code: "IdempotencyParameterMismatch", Status: 400, Sender: true},
+		"InvalidObjectState":             {Code: "InvalidObjectState", Status: 403, Sender: true, Shape: 505},
+		"InvalidRequest":                 {Code: "InvalidRequest", Status: 400, Sender: true},
+		"InvalidWriteOffset":             {Code: "InvalidWriteOffset", Status: 400, Sender: true},
 		"NoSuchBucket":                   {Code: "NoSuchBucket", Status: 404, Sender: true},
 		"NoSuchKey":                      {Code: "NoSuchKey", Status: 404, Sender: true},
 		"NoSuchUpload":                   {Code: "NoSuchUpload", Status: 404, Sender: true},
 		"ObjectAlreadyInActiveTierError": {Code: "ObjectAlreadyInActiveTierError", Status: 403, Sender: true},
 		"ObjectNotInActiveTierError":     {Code: "ObjectNotInActiveTierError", Status: 403, Sender: true},
+		"TooManyParts":                   {Code: "TooManyParts", Status: 400, Sender: true},
 	},
 	Shapes: shapes,
 	Operations: []string{
@@ -27,6 +32,8 @@ var Service = &model.Service{
 		"CompleteMultipartUpload",
 		"CopyObject",
 		"CreateBucket",
+		"CreateBucketMetadataConfiguration",
+		"CreateBucketMetadataTableConfiguration",
 		"CreateMultipartUpload",
 		"CreateSession",
 		"DeleteBucket",
@@ -36,6 +43,8 @@ var Service = &model.Service{
 		"DeleteBucketIntelligentTieringConfiguration",
 		"DeleteBucketInventoryConfiguration",
 		"DeleteBucketLifecycle",
+		"DeleteBucketMetadataConfiguration",
+		"DeleteBucketMetadataTableConfiguration",
 		"DeleteBucketMetricsConfiguration",
 		"DeleteBucketOwnershipControls",
 		"DeleteBucketPolicy",
@@ -46,6 +55,7 @@ var Service = &model.Service{
 		"DeleteObjectTagging",
 		"DeleteObjects",
 		"DeletePublicAccessBlock",
+		"GetBucketAbac",
 		"GetBucketAccelerateConfiguration",
 		"GetBucketAcl",
 		"GetBucketAnalyticsConfiguration",
@@ -57,6 +67,8 @@ var Service = &model.Service{
 		"GetBucketLifecycleConfiguration",
 		"GetBucketLocation",
 		"GetBucketLogging",
+		"GetBucketMetadataConfiguration",
+		"GetBucketMetadataTableConfiguration",
 		"GetBucketMetricsConfiguration",
 		"GetBucketNotification",
 		"GetBucketNotificationConfiguration",
@@ -90,6 +102,7 @@ var Service = &model.Service{
 		"ListObjects",
 		"ListObjectsV2",
 		"ListParts",
+		"PutBucketAbac",
 		"PutBucketAccelerateConfiguration",
 		"PutBucketAcl",
 		"PutBucketAnalyticsConfiguration",
@@ -117,8 +130,12 @@ var Service = &model.Service{
 		"PutObjectRetention",
 		"PutObjectTagging",
 		"PutPublicAccessBlock",
+		"RenameObject",
 		"RestoreObject",
 		"SelectObjectContent",
+		"UpdateBucketMetadataInventoryTableConfiguration",
+		"UpdateBucketMetadataJournalTableConfiguration",
+		"UpdateObjectEncryption",
 		"UploadPart",
 		"UploadPartCopy",
 		"WriteGetObjectResponse",
@@ -127,77 +144,79 @@ var Service = &model.Service{
 
 // The operations that are generated.
 var (
-	OpAbortMultipartUpload               = &model.Op[AbortMultipartUploadInput, AbortMultipartUploadOutput]{Service: Service, Name: "AbortMultipartUpload", Input: 0, Output: 6, Method: "DELETE", URI: "/{Bucket}/{Key+}", Status: 204}
-	OpCompleteMultipartUpload            = &model.Op[CompleteMultipartUploadInput, CompleteMultipartUploadOutput]{Service: Service, Name: "CompleteMultipartUpload", Input: 8, Output: 21, Method: "POST", URI: "/{Bucket}/{Key+}"}
-	OpCopyObject                         = &model.Op[CopyObjectInput, CopyObjectOutput]{Service: Service, Name: "CopyObject", Input: 28, Output: 61, Method: "PUT", URI: "/{Bucket}/{Key+}"}
-	OpCreateBucket                       = &model.Op[CreateBucketInput, CreateBucketOutput]{Service: Service, Name: "CreateBucket", Input: 65, Output: 78, Method: "PUT", URI: "/{Bucket}"}
-	OpCreateMultipartUpload              = &model.Op[CreateMultipartUploadInput, CreateMultipartUploadOutput]{Service: Service, Name: "CreateMultipartUpload", Input: 79, Output: 80, Method: "POST", URI: "/{Bucket}/{Key+}?uploads"}
-	OpDeleteBucket                       = &model.Op[DeleteBucketInput, DeleteBucketOutput]{Service: Service, Name: "DeleteBucket", Input: 83, Output: 84, Method: "DELETE", URI: "/{Bucket}", Status: 204}
-	OpDeleteBucketCors                   = &model.Op[DeleteBucketCorsInput, DeleteBucketCorsOutput]{Service: Service, Name: "DeleteBucketCors", Input: 85, Output: 86, Method: "DELETE", URI: "/{Bucket}?cors", Status: 204}
-	OpDeleteBucketEncryption             = &model.Op[DeleteBucketEncryptionInput, DeleteBucketEncryptionOutput]{Service: Service, Name: "DeleteBucketEncryption", Input: 87, Output: 88, Method: "DELETE", URI: "/{Bucket}?encryption", Status: 204}
-	OpDeleteBucketLifecycle              = &model.Op[DeleteBucketLifecycleInput, DeleteBucketLifecycleOutput]{Service: Service, Name: "DeleteBucketLifecycle", Input: 89, Output: 90, Method: "DELETE", URI: "/{Bucket}?lifecycle", Status: 204}
-	OpDeleteBucketOwnershipControls      = &model.Op[DeleteBucketOwnershipControlsInput, DeleteBucketOwnershipControlsOutput]{Service: Service, Name: "DeleteBucketOwnershipControls", Input: 91, Output: 92, Method: "DELETE", URI: "/{Bucket}?ownershipControls", Status: 204}
-	OpDeleteBucketPolicy                 = &model.Op[DeleteBucketPolicyInput, DeleteBucketPolicyOutput]{Service: Service, Name: "DeleteBucketPolicy", Input: 93, Output: 94, Method: "DELETE", URI: "/{Bucket}?policy", Status: 204}
-	OpDeleteBucketReplication            = &model.Op[DeleteBucketReplicationInput, DeleteBucketReplicationOutput]{Service: Service, Name: "DeleteBucketReplication", Input: 95, Output: 96, Method: "DELETE", URI: "/{Bucket}?replication", Status: 204}
-	OpDeleteBucketTagging                = &model.Op[DeleteBucketTaggingInput, DeleteBucketTaggingOutput]{Service: Service, Name: "DeleteBucketTagging", Input: 97, Output: 98, Method: "DELETE", URI: "/{Bucket}?tagging", Status: 204}
-	OpDeleteBucketWebsite                = &model.Op[DeleteBucketWebsiteInput, DeleteBucketWebsiteOutput]{Service: Service, Name: "DeleteBucketWebsite", Input: 99, Output: 100, Method: "DELETE", URI: "/{Bucket}?website", Status: 204}
-	OpDeleteObject                       = &model.Op[DeleteObjectInput, DeleteObjectOutput]{Service: Service, Name: "DeleteObject", Input: 101, Output: 104, Method: "DELETE", URI: "/{Bucket}/{Key+}", Status: 204}
-	OpDeleteObjectTagging                = &model.Op[DeleteObjectTaggingInput, DeleteObjectTaggingOutput]{Service: Service, Name: "DeleteObjectTagging", Input: 106, Output: 107, Method: "DELETE", URI: "/{Bucket}/{Key+}?tagging", Status: 204}
-	OpDeleteObjects                      = &model.Op[DeleteObjectsInput, DeleteObjectsOutput]{Service: Service, Name: "DeleteObjects", Input: 108, Output: 113, Method: "POST", URI: "/{Bucket}?delete", Checksum: true}
-	OpDeletePublicAccessBlock            = &model.Op[DeletePublicAccessBlockInput, DeletePublicAccessBlockOutput]{Service: Service, Name: "DeletePublicAccessBlock", Input: 121, Output: 122, Method: "DELETE", URI: "/{Bucket}?publicAccessBlock", Status: 204}
-	OpGetBucketAccelerateConfiguration   = &model.Op[GetBucketAccelerateConfigurationInput, GetBucketAccelerateConfigurationOutput]{Service: Service, Name: "GetBucketAccelerateConfiguration", Input: 123, Output: 124, Method: "GET", URI: "/{Bucket}?accelerate"}
-	OpGetBucketAcl                       = &model.Op[GetBucketAclInput, GetBucketAclOutput]{Service: Service, Name: "GetBucketAcl", Input: 126, Output: 127, Method: "GET", URI: "/{Bucket}?acl"}
-	OpGetBucketCors                      = &model.Op[GetBucketCorsInput, GetBucketCorsOutput]{Service: Service, Name: "GetBucketCors", Input: 138, Output: 139, Method: "GET", URI: "/{Bucket}?cors"}
-	OpGetBucketEncryption                = &model.Op[GetBucketEncryptionInput, GetBucketEncryptionOutput]{Service: Service, Name: "GetBucketEncryption", Input: 151, Output: 152, Method: "GET", URI: "/{Bucket}?encryption"}
-	OpGetBucketLifecycleConfiguration    = &model.Op[GetBucketLifecycleConfigurationInput, GetBucketLifecycleConfigurationOutput]{Service: Service, Name: "GetBucketLifecycleConfiguration", Input: 157, Output: 158, Method: "GET", URI: "/{Bucket}?lifecycle"}
-	OpGetBucketLocation                  = &model.Op[GetBucketLocationInput, GetBucketLocationOutput]{Service: Service, Name: "GetBucketLocation", Input: 183, Output: 184, Method: "GET", URI: "/{Bucket}?location"}
-	OpGetBucketLogging                   = &model.Op[GetBucketLoggingInput, GetBucketLoggingOutput]{Service: Service, Name: "GetBucketLogging", Input: 185, Output: 186, Method: "GET", URI: "/{Bucket}?logging"}
-	OpGetBucketNotificationConfiguration = &model.Op[GetBucketNotificationConfigurationInput, GetBucketNotificationConfigurationOutput]{Service: Service, Name: "GetBucketNotificationConfiguration", Input: 197, Output: 198, Method: "GET", URI: "/{Bucket}?notification"}
-	OpGetBucketOwnershipControls         = &model.Op[GetBucketOwnershipControlsInput, GetBucketOwnershipControlsOutput]{Service: Service, Name: "GetBucketOwnershipControls", Input: 218, Output: 219, Method: "GET", URI: "/{Bucket}?ownershipControls"}
-	OpGetBucketPolicy                    = &model.Op[GetBucketPolicyInput, GetBucketPolicyOutput]{Service: Service, Name: "GetBucketPolicy", Input: 223, Output: 224, Method: "GET", URI: "/{Bucket}?policy"}
-	OpGetBucketPolicyStatus              = &model.Op[GetBucketPolicyStatusInput, GetBucketPolicyStatusOutput]{Service: Service, Name: "GetBucketPolicyStatus", Input: 226, Output: 227, Method: "GET", URI: "/{Bucket}?policyStatus"}
-	OpGetBucketReplication               = &model.Op[GetBucketReplicationInput, GetBucketReplicationOutput]{Service: Service, Name: "GetBucketReplication", Input: 230, Output: 231, Method: "GET", URI: "/{Bucket}?replication"}
-	OpGetBucketRequestPayment            = &model.Op[GetBucketRequestPaymentInput, GetBucketRequestPaymentOutput]{Service: Service, Name: "GetBucketRequestPayment", Input: 260, Output: 261, Method: "GET", URI: "/{Bucket}?requestPayment"}
-	OpGetBucketTagging                   = &model.Op[GetBucketTaggingInput, GetBucketTaggingOutput]{Service: Service, Name: "GetBucketTagging", Input: 263, Output: 264, Method: "GET", URI: "/{Bucket}?tagging"}
-	OpGetBucketVersioning                = &model.Op[GetBucketVersioningInput, GetBucketVersioningOutput]{Service: Service, Name: "GetBucketVersioning", Input: 265, Output: 266, Method: "GET", URI: "/{Bucket}?versioning"}
-	OpGetBucketWebsite                   = &model.Op[GetBucketWebsiteInput, GetBucketWebsiteOutput]{Service: Service, Name: "GetBucketWebsite", Input: 269, Output: 270, Method: "GET", URI: "/{Bucket}?website"}
-	OpGetObject                          = &model.Op[GetObjectInput, GetObjectOutput]{Service: Service, Name: "GetObject", Input: 286, Output: 299, Method: "GET", URI: "/{Bucket}/{Key+}", Checksum: true}
-	OpGetObjectAcl                       = &model.Op[GetObjectAclInput, GetObjectAclOutput]{Service: Service, Name: "GetObjectAcl", Input: 309, Output: 310, Method: "GET", URI: "/{Bucket}/{Key+}?acl"}
-	OpGetObjectAttributes                = &model.Op[GetObjectAttributesInput, GetObjectAttributesOutput]{Service: Service, Name: "GetObjectAttributes", Input: 311, Output: 316, Method: "GET", URI: "/{Bucket}/{Key+}?attributes"}
-	OpGetObjectLegalHold                 = &model.Op[GetObjectLegalHoldInput, GetObjectLegalHoldOutput]{Service: Service, Name: "GetObjectLegalHold", Input: 325, Output: 326, Method: "GET", URI: "/{Bucket}/{Key+}?legal-hold"}
-	OpGetObjectLockConfiguration         = &model.Op[GetObjectLockConfigurationInput, GetObjectLockConfigurationOutput]{Service: Service, Name: "GetObjectLockConfiguration", Input: 328, Output: 329, Method: "GET", URI: "/{Bucket}?object-lock"}
-	OpGetObjectRetention                 = &model.Op[GetObjectRetentionInput, GetObjectRetentionOutput]{Service: Service, Name: "GetObjectRetention", Input: 336, Output: 337, Method: "GET", URI: "/{Bucket}/{Key+}?retention"}
-	OpGetObjectTagging                   = &model.Op[GetObjectTaggingInput, GetObjectTaggingOutput]{Service: Service, Name: "GetObjectTagging", Input: 339, Output: 340, Method: "GET", URI: "/{Bucket}/{Key+}?tagging"}
-	OpGetPublicAccessBlock               = &model.Op[GetPublicAccessBlockInput, GetPublicAccessBlockOutput]{Service: Service, Name: "GetPublicAccessBlock", Input: 341, Output: 342, Method: "GET", URI: "/{Bucket}?publicAccessBlock"}
-	OpHeadBucket                         = &model.Op[HeadBucketInput, HeadBucketOutput]{Service: Service, Name: "HeadBucket", Input: 345, Output: 346, Method: "HEAD", URI: "/{Bucket}"}
-	OpHeadObject                         = &model.Op[HeadObjectInput, HeadObjectOutput]{Service: Service, Name: "HeadObject", Input: 350, Output: 351, Method: "HEAD", URI: "/{Bucket}/{Key+}"}
-	OpListBuckets                        = &model.Op[ListBucketsInput, ListBucketsOutput]{Service: Service, Name: "ListBuckets", Input: 353, Output: 354, Method: "GET", URI: "/"}
-	OpListMultipartUploads               = &model.Op[ListMultipartUploadsInput, ListMultipartUploadsOutput]{Service: Service, Name: "ListMultipartUploads", Input: 358, Output: 364, Method: "GET", URI: "/{Bucket}?uploads"}
-	OpListObjectVersions                 = &model.Op[ListObjectVersionsInput, ListObjectVersionsOutput]{Service: Service, Name: "ListObjectVersions", Input: 373, Output: 378, Method: "GET", URI: "/{Bucket}?versions"}
-	OpListObjects                        = &model.Op[ListObjectsInput, ListObjectsOutput]{Service: Service, Name: "ListObjects", Input: 390, Output: 392, Method: "GET", URI: "/{Bucket}"}
-	OpListObjectsV2                      = &model.Op[ListObjectsV2Input, ListObjectsV2Output]{Service: Service, Name: "ListObjectsV2", Input: 397, Output: 401, Method: "GET", URI: "/{Bucket}?list-type=2"}
-	OpListParts                          = &model.Op[ListPartsInput, ListPartsOutput]{Service: Service, Name: "ListParts", Input: 404, Output: 405, Method: "GET", URI: "/{Bucket}/{Key+}"}
-	OpPutBucketAccelerateConfiguration   = &model.Op[PutBucketAccelerateConfigurationInput, PutBucketAccelerateConfigurationOutput]{Service: Service, Name: "PutBucketAccelerateConfiguration", Input: 408, Output: 410, Method: "PUT", URI: "/{Bucket}?accelerate", Checksum: true}
-	OpPutBucketAcl                       = &model.Op[PutBucketAclInput, PutBucketAclOutput]{Service: Service, Name: "PutBucketAcl", Input: 411, Output: 414, Method: "PUT", URI: "/{Bucket}?acl", Checksum: true}
-	OpPutBucketCors                      = &model.Op[PutBucketCorsInput, PutBucketCorsOutput]{Service: Service, Name: "PutBucketCors", Input: 415, Output: 417, Method: "PUT", URI: "/{Bucket}?cors", Checksum: true}
-	OpPutBucketEncryption                = &model.Op[PutBucketEncryptionInput, PutBucketEncryptionOutput]{Service: Service, Name: "PutBucketEncryption", Input: 418, Output: 419, Method: "PUT", URI: "/{Bucket}?encryption", Checksum: true}
-	OpPutBucketLifecycleConfiguration    = &model.Op[PutBucketLifecycleConfigurationInput, PutBucketLifecycleConfigurationOutput]{Service: Service, Name: "PutBucketLifecycleConfiguration", Input: 420, Output: 422, Method: "PUT", URI: "/{Bucket}?lifecycle", Checksum: true}
-	OpPutBucketLogging                   = &model.Op[PutBucketLoggingInput, PutBucketLoggingOutput]{Service: Service, Name: "PutBucketLogging", Input: 423, Output: 425, Method: "PUT", URI: "/{Bucket}?logging", Checksum: true}
-	OpPutBucketNotificationConfiguration = &model.Op[PutBucketNotificationConfigurationInput, PutBucketNotificationConfigurationOutput]{Service: Service, Name: "PutBucketNotificationConfiguration", Input: 426, Output: 429, Method: "PUT", URI: "/{Bucket}?notification"}
-	OpPutBucketOwnershipControls         = &model.Op[PutBucketOwnershipControlsInput, PutBucketOwnershipControlsOutput]{Service: Service, Name: "PutBucketOwnershipControls", Input: 430, Output: 431, Method: "PUT", URI: "/{Bucket}?ownershipControls", Checksum: true}
-	OpPutBucketPolicy                    = &model.Op[PutBucketPolicyInput, PutBucketPolicyOutput]{Service: Service, Name: "PutBucketPolicy", Input: 432, Output: 434, Method: "PUT", URI: "/{Bucket}?policy", Checksum: true}
-	OpPutBucketReplication               = &model.Op[PutBucketReplicationInput, PutBucketReplicationOutput]{Service: Service, Name: "PutBucketReplication", Input: 435, Output: 437, Method: "PUT", URI: "/{Bucket}?replication", Checksum: true}
-	OpPutBucketRequestPayment            = &model.Op[PutBucketRequestPaymentInput, PutBucketRequestPaymentOutput]{Service: Service, Name: "PutBucketRequestPayment", Input: 438, Output: 440, Method: "PUT", URI: "/{Bucket}?requestPayment", Checksum: true}
-	OpPutBucketTagging                   = &model.Op[PutBucketTaggingInput, PutBucketTaggingOutput]{Service: Service, Name: "PutBucketTagging", Input: 441, Output: 443, Method: "PUT", URI: "/{Bucket}?tagging", Checksum: true}
-	OpPutBucketVersioning                = &model.Op[PutBucketVersioningInput, PutBucketVersioningOutput]{Service: Service, Name: "PutBucketVersioning", Input: 444, Output: 447, Method: "PUT", URI: "/{Bucket}?versioning", Checksum: true}
-	OpPutBucketWebsite                   = &model.Op[PutBucketWebsiteInput, PutBucketWebsiteOutput]{Service: Service, Name: "PutBucketWebsite", Input: 448, Output: 450, Method: "PUT", URI: "/{Bucket}?website", Checksum: true}
-	OpPutObject                          = &model.Op[PutObjectInput, PutObjectOutput]{Service: Service, Name: "PutObject", Input: 451, Output: 452, Method: "PUT", URI: "/{Bucket}/{Key+}", Checksum: true}
-	OpPutObjectAcl                       = &model.Op[PutObjectAclInput, PutObjectAclOutput]{Service: Service, Name: "PutObjectAcl", Input: 453, Output: 454, Method: "PUT", URI: "/{Bucket}/{Key+}?acl", Checksum: true}
-	OpPutObjectLegalHold                 = &model.Op[PutObjectLegalHoldInput, PutObjectLegalHoldOutput]{Service: Service, Name: "PutObjectLegalHold", Input: 455, Output: 456, Method: "PUT", URI: "/{Bucket}/{Key+}?legal-hold", Checksum: true}
-	OpPutObjectLockConfiguration         = &model.Op[PutObjectLockConfigurationInput, PutObjectLockConfigurationOutput]{Service: Service, Name: "PutObjectLockConfiguration", Input: 457, Output: 458, Method: "PUT", URI: "/{Bucket}?object-lock", Checksum: true}
-	OpPutObjectRetention                 = &model.Op[PutObjectRetentionInput, PutObjectRetentionOutput]{Service: Service, Name: "PutObjectRetention", Input: 459, Output: 460, Method: "PUT", URI: "/{Bucket}/{Key+}?retention", Checksum: true}
-	OpPutObjectTagging                   = &model.Op[PutObjectTaggingInput, PutObjectTaggingOutput]{Service: Service, Name: "PutObjectTagging", Input: 461, Output: 462, Method: "PUT", URI: "/{Bucket}/{Key+}?tagging", Checksum: true}
-	OpPutPublicAccessBlock               = &model.Op[PutPublicAccessBlockInput, PutPublicAccessBlockOutput]{Service: Service, Name: "PutPublicAccessBlock", Input: 463, Output: 464, Method: "PUT", URI: "/{Bucket}?publicAccessBlock", Checksum: true}
-	OpUploadPart                         = &model.Op[UploadPartInput, UploadPartOutput]{Service: Service, Name: "UploadPart", Input: 465, Output: 466, Method: "PUT", URI: "/{Bucket}/{Key+}", Checksum: true}
-	OpUploadPartCopy                     = &model.Op[UploadPartCopyInput, UploadPartCopyOutput]{Service: Service, Name: "UploadPartCopy", Input: 467, Output: 469, Method: "PUT", URI: "/{Bucket}/{Key+}"}
+	OpAbortMultipartUpload               = &model.Op[AbortMultipartUploadInput, AbortMultipartUploadOutput]{Service: Service, Name: "AbortMultipartUpload", Input: 0, Output: 7, Method: "DELETE", URI: "/{Bucket}/{Key+}", Status: 204}
+	OpCompleteMultipartUpload            = &model.Op[CompleteMultipartUploadInput, CompleteMultipartUploadOutput]{Service: Service, Name: "CompleteMultipartUpload", Input: 9, Output: 32, Method: "POST", URI: "/{Bucket}/{Key+}"}
+	OpCopyObject                         = &model.Op[CopyObjectInput, CopyObjectOutput]{Service: Service, Name: "CopyObject", Input: 39, Output: 72, Method: "PUT", URI: "/{Bucket}/{Key+}"}
+	OpCreateBucket                       = &model.Op[CreateBucketInput, CreateBucketOutput]{Service: Service, Name: "CreateBucket", Input: 76, Output: 93, Method: "PUT", URI: "/{Bucket}"}
+	OpCreateMultipartUpload              = &model.Op[CreateMultipartUploadInput, CreateMultipartUploadOutput]{Service: Service, Name: "CreateMultipartUpload", Input: 95, Output: 96, Method: "POST", URI: "/{Bucket}/{Key+}?uploads"}
+	OpDeleteBucket                       = &model.Op[DeleteBucketInput, DeleteBucketOutput]{Service: Service, Name: "DeleteBucket", Input: 99, Output: 100, Method: "DELETE", URI: "/{Bucket}", Status: 204}
+	OpDeleteBucketCors                   = &model.Op[DeleteBucketCorsInput, DeleteBucketCorsOutput]{Service: Service, Name: "DeleteBucketCors", Input: 101, Output: 102, Method: "DELETE", URI: "/{Bucket}?cors", Status: 204}
+	OpDeleteBucketEncryption             = &model.Op[DeleteBucketEncryptionInput, DeleteBucketEncryptionOutput]{Service: Service, Name: "DeleteBucketEncryption", Input: 103, Output: 104, Method: "DELETE", URI: "/{Bucket}?encryption", Status: 204}
+	OpDeleteBucketLifecycle              = &model.Op[DeleteBucketLifecycleInput, DeleteBucketLifecycleOutput]{Service: Service, Name: "DeleteBucketLifecycle", Input: 105, Output: 106, Method: "DELETE", URI: "/{Bucket}?lifecycle", Status: 204}
+	OpDeleteBucketOwnershipControls      = &model.Op[DeleteBucketOwnershipControlsInput, DeleteBucketOwnershipControlsOutput]{Service: Service, Name: "DeleteBucketOwnershipControls", Input: 107, Output: 108, Method: "DELETE", URI: "/{Bucket}?ownershipControls", Status: 204}
+	OpDeleteBucketPolicy                 = &model.Op[DeleteBucketPolicyInput, DeleteBucketPolicyOutput]{Service: Service, Name: "DeleteBucketPolicy", Input: 109, Output: 110, Method: "DELETE", URI: "/{Bucket}?policy", Status: 204}
+	OpDeleteBucketReplication            = &model.Op[DeleteBucketReplicationInput, DeleteBucketReplicationOutput]{Service: Service, Name: "DeleteBucketReplication", Input: 111, Output: 112, Method: "DELETE", URI: "/{Bucket}?replication", Status: 204}
+	OpDeleteBucketTagging                = &model.Op[DeleteBucketTaggingInput, DeleteBucketTaggingOutput]{Service: Service, Name: "DeleteBucketTagging", Input: 113, Output: 114, Method: "DELETE", URI: "/{Bucket}?tagging", Status: 204}
+	OpDeleteBucketWebsite                = &model.Op[DeleteBucketWebsiteInput, DeleteBucketWebsiteOutput]{Service: Service, Name: "DeleteBucketWebsite", Input: 115, Output: 116, Method: "DELETE", URI: "/{Bucket}?website", Status: 204}
+	OpDeleteObject                       = &model.Op[DeleteObjectInput, DeleteObjectOutput]{Service: Service, Name: "DeleteObject", Input: 117, Output: 122, Method: "DELETE", URI: "/{Bucket}/{Key+}", Status: 204}
+	OpDeleteObjectTagging                = &model.Op[DeleteObjectTaggingInput, DeleteObjectTaggingOutput]{Service: Service, Name: "DeleteObjectTagging", Input: 124, Output: 125, Method: "DELETE", URI: "/{Bucket}/{Key+}?tagging", Status: 204}
+	OpDeleteObjects                      = &model.Op[DeleteObjectsInput, DeleteObjectsOutput]{Service: Service, Name: "DeleteObjects", Input: 126, Output: 133, Method: "POST", URI: "/{Bucket}?delete", Checksum: true}
+	OpDeletePublicAccessBlock            = &model.Op[DeletePublicAccessBlockInput, DeletePublicAccessBlockOutput]{Service: Service, Name: "DeletePublicAccessBlock", Input: 141, Output: 142, Method: "DELETE", URI: "/{Bucket}?publicAccessBlock", Status: 204}
+	OpGetBucketAccelerateConfiguration   = &model.Op[GetBucketAccelerateConfigurationInput, GetBucketAccelerateConfigurationOutput]{Service: Service, Name: "GetBucketAccelerateConfiguration", Input: 143, Output: 144, Method: "GET", URI: "/{Bucket}?accelerate"}
+	OpGetBucketAcl                       = &model.Op[GetBucketAclInput, GetBucketAclOutput]{Service: Service, Name: "GetBucketAcl", Input: 146, Output: 147, Method: "GET", URI: "/{Bucket}?acl"}
+	OpGetBucketCors                      = &model.Op[GetBucketCorsInput, GetBucketCorsOutput]{Service: Service, Name: "GetBucketCors", Input: 158, Output: 159, Method: "GET", URI: "/{Bucket}?cors"}
+	OpGetBucketEncryption                = &model.Op[GetBucketEncryptionInput, GetBucketEncryptionOutput]{Service: Service, Name: "GetBucketEncryption", Input: 171, Output: 172, Method: "GET", URI: "/{Bucket}?encryption"}
+	OpGetBucketLifecycleConfiguration    = &model.Op[GetBucketLifecycleConfigurationInput, GetBucketLifecycleConfigurationOutput]{Service: Service, Name: "GetBucketLifecycleConfiguration", Input: 180, Output: 181, Method: "GET", URI: "/{Bucket}?lifecycle"}
+	OpGetBucketLocation                  = &model.Op[GetBucketLocationInput, GetBucketLocationOutput]{Service: Service, Name: "GetBucketLocation", Input: 204, Output: 205, Method: "GET", URI: "/{Bucket}?location"}
+	OpGetBucketLogging                   = &model.Op[GetBucketLoggingInput, GetBucketLoggingOutput]{Service: Service, Name: "GetBucketLogging", Input: 206, Output: 207, Method: "GET", URI: "/{Bucket}?logging"}
+	OpGetBucketNotificationConfiguration = &model.Op[GetBucketNotificationConfigurationInput, GetBucketNotificationConfigurationOutput]{Service: Service, Name: "GetBucketNotificationConfiguration", Input: 218, Output: 219, Method: "GET", URI: "/{Bucket}?notification"}
+	OpGetBucketOwnershipControls         = &model.Op[GetBucketOwnershipControlsInput, GetBucketOwnershipControlsOutput]{Service: Service, Name: "GetBucketOwnershipControls", Input: 239, Output: 240, Method: "GET", URI: "/{Bucket}?ownershipControls"}
+	OpGetBucketPolicy                    = &model.Op[GetBucketPolicyInput, GetBucketPolicyOutput]{Service: Service, Name: "GetBucketPolicy", Input: 244, Output: 245, Method: "GET", URI: "/{Bucket}?policy"}
+	OpGetBucketPolicyStatus              = &model.Op[GetBucketPolicyStatusInput, GetBucketPolicyStatusOutput]{Service: Service, Name: "GetBucketPolicyStatus", Input: 247, Output: 248, Method: "GET", URI: "/{Bucket}?policyStatus"}
+	OpGetBucketReplication               = &model.Op[GetBucketReplicationInput, GetBucketReplicationOutput]{Service: Service, Name: "GetBucketReplication", Input: 251, Output: 252, Method: "GET", URI: "/{Bucket}?replication"}
+	OpGetBucketRequestPayment            = &model.Op[GetBucketRequestPaymentInput, GetBucketRequestPaymentOutput]{Service: Service, Name: "GetBucketRequestPayment", Input: 281, Output: 282, Method: "GET", URI: "/{Bucket}?requestPayment"}
+	OpGetBucketTagging                   = &model.Op[GetBucketTaggingInput, GetBucketTaggingOutput]{Service: Service, Name: "GetBucketTagging", Input: 284, Output: 285, Method: "GET", URI: "/{Bucket}?tagging"}
+	OpGetBucketVersioning                = &model.Op[GetBucketVersioningInput, GetBucketVersioningOutput]{Service: Service, Name: "GetBucketVersioning", Input: 286, Output: 287, Method: "GET", URI: "/{Bucket}?versioning"}
+	OpGetBucketWebsite                   = &model.Op[GetBucketWebsiteInput, GetBucketWebsiteOutput]{Service: Service, Name: "GetBucketWebsite", Input: 290, Output: 291, Method: "GET", URI: "/{Bucket}?website"}
+	OpGetObject                          = &model.Op[GetObjectInput, GetObjectOutput]{Service: Service, Name: "GetObject", Input: 307, Output: 318, Method: "GET", URI: "/{Bucket}/{Key+}", Checksum: true}
+	OpGetObjectAcl                       = &model.Op[GetObjectAclInput, GetObjectAclOutput]{Service: Service, Name: "GetObjectAcl", Input: 328, Output: 329, Method: "GET", URI: "/{Bucket}/{Key+}?acl"}
+	OpGetObjectAttributes                = &model.Op[GetObjectAttributesInput, GetObjectAttributesOutput]{Service: Service, Name: "GetObjectAttributes", Input: 330, Output: 335, Method: "GET", URI: "/{Bucket}/{Key+}?attributes"}
+	OpGetObjectLegalHold                 = &model.Op[GetObjectLegalHoldInput, GetObjectLegalHoldOutput]{Service: Service, Name: "GetObjectLegalHold", Input: 343, Output: 344, Method: "GET", URI: "/{Bucket}/{Key+}?legal-hold"}
+	OpGetObjectLockConfiguration         = &model.Op[GetObjectLockConfigurationInput, GetObjectLockConfigurationOutput]{Service: Service, Name: "GetObjectLockConfiguration", Input: 346, Output: 347, Method: "GET", URI: "/{Bucket}?object-lock"}
+	OpGetObjectRetention                 = &model.Op[GetObjectRetentionInput, GetObjectRetentionOutput]{Service: Service, Name: "GetObjectRetention", Input: 354, Output: 355, Method: "GET", URI: "/{Bucket}/{Key+}?retention"}
+	OpGetObjectTagging                   = &model.Op[GetObjectTaggingInput, GetObjectTaggingOutput]{Service: Service, Name: "GetObjectTagging", Input: 357, Output: 358, Method: "GET", URI: "/{Bucket}/{Key+}?tagging"}
+	OpGetPublicAccessBlock               = &model.Op[GetPublicAccessBlockInput, GetPublicAccessBlockOutput]{Service: Service, Name: "GetPublicAccessBlock", Input: 359, Output: 360, Method: "GET", URI: "/{Bucket}?publicAccessBlock"}
+	OpHeadBucket                         = &model.Op[HeadBucketInput, HeadBucketOutput]{Service: Service, Name: "HeadBucket", Input: 363, Output: 364, Method: "HEAD", URI: "/{Bucket}"}
+	OpHeadObject                         = &model.Op[HeadObjectInput, HeadObjectOutput]{Service: Service, Name: "HeadObject", Input: 368, Output: 369, Method: "HEAD", URI: "/{Bucket}/{Key+}"}
+	OpListBuckets                        = &model.Op[ListBucketsInput, ListBucketsOutput]{Service: Service, Name: "ListBuckets", Input: 371, Output: 375, Method: "GET", URI: "/"}
+	OpListMultipartUploads               = &model.Op[ListMultipartUploadsInput, ListMultipartUploadsOutput]{Service: Service, Name: "ListMultipartUploads", Input: 380, Output: 386, Method: "GET", URI: "/{Bucket}?uploads"}
+	OpListObjectVersions                 = &model.Op[ListObjectVersionsInput, ListObjectVersionsOutput]{Service: Service, Name: "ListObjectVersions", Input: 395, Output: 400, Method: "GET", URI: "/{Bucket}?versions"}
+	OpListObjects                        = &model.Op[ListObjectsInput, ListObjectsOutput]{Service: Service, Name: "ListObjects", Input: 412, Output: 414, Method: "GET", URI: "/{Bucket}"}
+	OpListObjectsV2                      = &model.Op[ListObjectsV2Input, ListObjectsV2Output]{Service: Service, Name: "ListObjectsV2", Input: 419, Output: 422, Method: "GET", URI: "/{Bucket}?list-type=2"}
+	OpListParts                          = &model.Op[ListPartsInput, ListPartsOutput]{Service: Service, Name: "ListParts", Input: 424, Output: 425, Method: "GET", URI: "/{Bucket}/{Key+}"}
+	OpPutBucketAbac                      = &model.Op[PutBucketAbacInput, PutBucketAbacOutput]{Service: Service, Name: "PutBucketAbac", Input: 428, Output: 432, Method: "PUT", URI: "/{Bucket}?abac"}
+	OpPutBucketAccelerateConfiguration   = &model.Op[PutBucketAccelerateConfigurationInput, PutBucketAccelerateConfigurationOutput]{Service: Service, Name: "PutBucketAccelerateConfiguration", Input: 433, Output: 435, Method: "PUT", URI: "/{Bucket}?accelerate", Checksum: true}
+	OpPutBucketAcl                       = &model.Op[PutBucketAclInput, PutBucketAclOutput]{Service: Service, Name: "PutBucketAcl", Input: 436, Output: 438, Method: "PUT", URI: "/{Bucket}?acl", Checksum: true}
+	OpPutBucketCors                      = &model.Op[PutBucketCorsInput, PutBucketCorsOutput]{Service: Service, Name: "PutBucketCors", Input: 439, Output: 441, Method: "PUT", URI: "/{Bucket}?cors", Checksum: true}
+	OpPutBucketEncryption                = &model.Op[PutBucketEncryptionInput, PutBucketEncryptionOutput]{Service: Service, Name: "PutBucketEncryption", Input: 442, Output: 443, Method: "PUT", URI: "/{Bucket}?encryption", Checksum: true}
+	OpPutBucketLifecycleConfiguration    = &model.Op[PutBucketLifecycleConfigurationInput, PutBucketLifecycleConfigurationOutput]{Service: Service, Name: "PutBucketLifecycleConfiguration", Input: 444, Output: 446, Method: "PUT", URI: "/{Bucket}?lifecycle", Checksum: true}
+	OpPutBucketLogging                   = &model.Op[PutBucketLoggingInput, PutBucketLoggingOutput]{Service: Service, Name: "PutBucketLogging", Input: 447, Output: 449, Method: "PUT", URI: "/{Bucket}?logging", Checksum: true}
+	OpPutBucketNotificationConfiguration = &model.Op[PutBucketNotificationConfigurationInput, PutBucketNotificationConfigurationOutput]{Service: Service, Name: "PutBucketNotificationConfiguration", Input: 450, Output: 453, Method: "PUT", URI: "/{Bucket}?notification"}
+	OpPutBucketOwnershipControls         = &model.Op[PutBucketOwnershipControlsInput, PutBucketOwnershipControlsOutput]{Service: Service, Name: "PutBucketOwnershipControls", Input: 454, Output: 455, Method: "PUT", URI: "/{Bucket}?ownershipControls", Checksum: true}
+	OpPutBucketPolicy                    = &model.Op[PutBucketPolicyInput, PutBucketPolicyOutput]{Service: Service, Name: "PutBucketPolicy", Input: 456, Output: 458, Method: "PUT", URI: "/{Bucket}?policy", Checksum: true}
+	OpPutBucketReplication               = &model.Op[PutBucketReplicationInput, PutBucketReplicationOutput]{Service: Service, Name: "PutBucketReplication", Input: 459, Output: 461, Method: "PUT", URI: "/{Bucket}?replication", Checksum: true}
+	OpPutBucketRequestPayment            = &model.Op[PutBucketRequestPaymentInput, PutBucketRequestPaymentOutput]{Service: Service, Name: "PutBucketRequestPayment", Input: 462, Output: 464, Method: "PUT", URI: "/{Bucket}?requestPayment", Checksum: true}
+	OpPutBucketTagging                   = &model.Op[PutBucketTaggingInput, PutBucketTaggingOutput]{Service: Service, Name: "PutBucketTagging", Input: 465, Output: 467, Method: "PUT", URI: "/{Bucket}?tagging", Checksum: true}
+	OpPutBucketVersioning                = &model.Op[PutBucketVersioningInput, PutBucketVersioningOutput]{Service: Service, Name: "PutBucketVersioning", Input: 468, Output: 471, Method: "PUT", URI: "/{Bucket}?versioning", Checksum: true}
+	OpPutBucketWebsite                   = &model.Op[PutBucketWebsiteInput, PutBucketWebsiteOutput]{Service: Service, Name: "PutBucketWebsite", Input: 472, Output: 474, Method: "PUT", URI: "/{Bucket}?website", Checksum: true}
+	OpPutObject                          = &model.Op[PutObjectInput, PutObjectOutput]{Service: Service, Name: "PutObject", Input: 475, Output: 477, Method: "PUT", URI: "/{Bucket}/{Key+}", Checksum: true}
+	OpPutObjectAcl                       = &model.Op[PutObjectAclInput, PutObjectAclOutput]{Service: Service, Name: "PutObjectAcl", Input: 478, Output: 479, Method: "PUT", URI: "/{Bucket}/{Key+}?acl", Checksum: true}
+	OpPutObjectLegalHold                 = &model.Op[PutObjectLegalHoldInput, PutObjectLegalHoldOutput]{Service: Service, Name: "PutObjectLegalHold", Input: 480, Output: 481, Method: "PUT", URI: "/{Bucket}/{Key+}?legal-hold", Checksum: true}
+	OpPutObjectLockConfiguration         = &model.Op[PutObjectLockConfigurationInput, PutObjectLockConfigurationOutput]{Service: Service, Name: "PutObjectLockConfiguration", Input: 482, Output: 483, Method: "PUT", URI: "/{Bucket}?object-lock", Checksum: true}
+	OpPutObjectRetention                 = &model.Op[PutObjectRetentionInput, PutObjectRetentionOutput]{Service: Service, Name: "PutObjectRetention", Input: 484, Output: 485, Method: "PUT", URI: "/{Bucket}/{Key+}?retention", Checksum: true}
+	OpPutObjectTagging                   = &model.Op[PutObjectTaggingInput, PutObjectTaggingOutput]{Service: Service, Name: "PutObjectTagging", Input: 486, Output: 487, Method: "PUT", URI: "/{Bucket}/{Key+}?tagging", Checksum: true}
+	OpPutPublicAccessBlock               = &model.Op[PutPublicAccessBlockInput, PutPublicAccessBlockOutput]{Service: Service, Name: "PutPublicAccessBlock", Input: 488, Output: 489, Method: "PUT", URI: "/{Bucket}?publicAccessBlock", Checksum: true}
+	OpRenameObject                       = &model.Op[RenameObjectInput, RenameObjectOutput]{Service: Service, Name: "RenameObject", Input: 490, Output: 497, Method: "PUT", URI: "/{Bucket}/{Key+}?renameObject"}
+	OpUploadPart                         = &model.Op[UploadPartInput, UploadPartOutput]{Service: Service, Name: "UploadPart", Input: 498, Output: 499, Method: "PUT", URI: "/{Bucket}/{Key+}", Checksum: true}
+	OpUploadPartCopy                     = &model.Op[UploadPartCopyInput, UploadPartCopyOutput]{Service: Service, Name: "UploadPartCopy", Input: 500, Output: 502, Method: "PUT", URI: "/{Bucket}/{Key+}"}
 )

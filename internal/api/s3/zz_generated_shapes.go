@@ -5,6 +5,11 @@ package s3
 import "io"
 import "time"
 
+// AbacStatus is a shape of AWS's API.
+type AbacStatus struct {
+	Status *string `json:",omitempty"`
+}
+
 // AbortIncompleteMultipartUpload is a shape of AWS's API.
 type AbortIncompleteMultipartUpload struct {
 	DaysAfterInitiation *int64 `json:",omitempty"`
@@ -12,11 +17,12 @@ type AbortIncompleteMultipartUpload struct {
 
 // AbortMultipartUploadInput is a shape of AWS's API.
 type AbortMultipartUploadInput struct {
-	Bucket              *string `json:",omitempty"`
-	Key                 *string `json:",omitempty"`
-	UploadId            *string `json:",omitempty"`
-	RequestPayer        *string `json:",omitempty"`
-	ExpectedBucketOwner *string `json:",omitempty"`
+	Bucket               *string    `json:",omitempty"`
+	Key                  *string    `json:",omitempty"`
+	UploadId             *string    `json:",omitempty"`
+	RequestPayer         *string    `json:",omitempty"`
+	ExpectedBucketOwner  *string    `json:",omitempty"`
+	IfMatchInitiatedTime *time.Time `json:",omitempty"`
 }
 
 // AbortMultipartUploadOutput is a shape of AWS's API.
@@ -40,10 +46,17 @@ type AccessControlTranslation struct {
 	Owner *string `json:",omitempty"`
 }
 
+// BlockedEncryptionTypes is a shape of AWS's API.
+type BlockedEncryptionTypes struct {
+	EncryptionType []string `json:",omitempty"`
+}
+
 // Bucket is a shape of AWS's API.
 type Bucket struct {
 	Name         *string    `json:",omitempty"`
 	CreationDate *time.Time `json:",omitempty"`
+	BucketRegion *string    `json:",omitempty"`
+	BucketArn    *string    `json:",omitempty"`
 }
 
 // BucketInfo is a shape of AWS's API.
@@ -79,10 +92,17 @@ type CORSRule struct {
 
 // Checksum is a shape of AWS's API.
 type Checksum struct {
-	ChecksumCRC32  *string `json:",omitempty"`
-	ChecksumCRC32C *string `json:",omitempty"`
-	ChecksumSHA1   *string `json:",omitempty"`
-	ChecksumSHA256 *string `json:",omitempty"`
+	ChecksumCRC32     *string `json:",omitempty"`
+	ChecksumCRC32C    *string `json:",omitempty"`
+	ChecksumSHA1      *string `json:",omitempty"`
+	ChecksumSHA256    *string `json:",omitempty"`
+	ChecksumCRC64NVME *string `json:",omitempty"`
+	ChecksumSHA512    *string `json:",omitempty"`
+	ChecksumMD5       *string `json:",omitempty"`
+	ChecksumXXHASH64  *string `json:",omitempty"`
+	ChecksumXXHASH3   *string `json:",omitempty"`
+	ChecksumXXHASH128 *string `json:",omitempty"`
+	ChecksumType      *string `json:",omitempty"`
 }
 
 // CommonPrefix is a shape of AWS's API.
@@ -105,6 +125,16 @@ type CompleteMultipartUploadInput struct {
 	SSECustomerAlgorithm *string                   `json:",omitempty"`
 	SSECustomerKey       *string                   `json:",omitempty"`
 	SSECustomerKeyMD5    *string                   `json:",omitempty"`
+	ChecksumCRC64NVME    *string                   `json:",omitempty"`
+	ChecksumSHA512       *string                   `json:",omitempty"`
+	ChecksumMD5          *string                   `json:",omitempty"`
+	ChecksumXXHASH64     *string                   `json:",omitempty"`
+	ChecksumXXHASH3      *string                   `json:",omitempty"`
+	ChecksumXXHASH128    *string                   `json:",omitempty"`
+	ChecksumType         *string                   `json:",omitempty"`
+	MpuObjectSize        *int64                    `json:",omitempty"`
+	IfMatch              *string                   `json:",omitempty"`
+	IfNoneMatch          *string                   `json:",omitempty"`
 }
 
 // CompleteMultipartUploadOutput is a shape of AWS's API.
@@ -123,6 +153,13 @@ type CompleteMultipartUploadOutput struct {
 	SSEKMSKeyId          *string `json:",omitempty"`
 	BucketKeyEnabled     *bool   `json:",omitempty"`
 	RequestCharged       *string `json:",omitempty"`
+	ChecksumCRC64NVME    *string `json:",omitempty"`
+	ChecksumSHA512       *string `json:",omitempty"`
+	ChecksumMD5          *string `json:",omitempty"`
+	ChecksumXXHASH64     *string `json:",omitempty"`
+	ChecksumXXHASH3      *string `json:",omitempty"`
+	ChecksumXXHASH128    *string `json:",omitempty"`
+	ChecksumType         *string `json:",omitempty"`
 }
 
 // CompletedMultipartUpload is a shape of AWS's API.
@@ -132,12 +169,18 @@ type CompletedMultipartUpload struct {
 
 // CompletedPart is a shape of AWS's API.
 type CompletedPart struct {
-	ETag           *string `json:",omitempty"`
-	ChecksumCRC32  *string `json:",omitempty"`
-	ChecksumCRC32C *string `json:",omitempty"`
-	ChecksumSHA1   *string `json:",omitempty"`
-	ChecksumSHA256 *string `json:",omitempty"`
-	PartNumber     *int64  `json:",omitempty"`
+	ETag              *string `json:",omitempty"`
+	ChecksumCRC32     *string `json:",omitempty"`
+	ChecksumCRC32C    *string `json:",omitempty"`
+	ChecksumSHA1      *string `json:",omitempty"`
+	ChecksumSHA256    *string `json:",omitempty"`
+	PartNumber        *int64  `json:",omitempty"`
+	ChecksumCRC64NVME *string `json:",omitempty"`
+	ChecksumSHA512    *string `json:",omitempty"`
+	ChecksumMD5       *string `json:",omitempty"`
+	ChecksumXXHASH64  *string `json:",omitempty"`
+	ChecksumXXHASH3   *string `json:",omitempty"`
+	ChecksumXXHASH128 *string `json:",omitempty"`
 }
 
 // Condition is a shape of AWS's API.
@@ -161,7 +204,7 @@ type CopyObjectInput struct {
 	CopySourceIfModifiedSince      *time.Time        `json:",omitempty"`
 	CopySourceIfNoneMatch          *string           `json:",omitempty"`
 	CopySourceIfUnmodifiedSince    *time.Time        `json:",omitempty"`
-	Expires                        *time.Time        `json:",omitempty"`
+	Expires                        *string           `json:",omitempty"`
 	GrantFullControl               *string           `json:",omitempty"`
 	GrantRead                      *string           `json:",omitempty"`
 	GrantReadACP                   *string           `json:",omitempty"`
@@ -189,6 +232,8 @@ type CopyObjectInput struct {
 	ObjectLockLegalHoldStatus      *string           `json:",omitempty"`
 	ExpectedBucketOwner            *string           `json:",omitempty"`
 	ExpectedSourceBucketOwner      *string           `json:",omitempty"`
+	IfMatch                        *string           `json:",omitempty"`
+	IfNoneMatch                    *string           `json:",omitempty"`
 }
 
 // CopyObjectOutput is a shape of AWS's API.
@@ -208,22 +253,35 @@ type CopyObjectOutput struct {
 
 // CopyObjectResult is a shape of AWS's API.
 type CopyObjectResult struct {
-	ETag           *string    `json:",omitempty"`
-	LastModified   *time.Time `json:",omitempty"`
-	ChecksumCRC32  *string    `json:",omitempty"`
-	ChecksumCRC32C *string    `json:",omitempty"`
-	ChecksumSHA1   *string    `json:",omitempty"`
-	ChecksumSHA256 *string    `json:",omitempty"`
+	ETag              *string    `json:",omitempty"`
+	LastModified      *time.Time `json:",omitempty"`
+	ChecksumCRC32     *string    `json:",omitempty"`
+	ChecksumCRC32C    *string    `json:",omitempty"`
+	ChecksumSHA1      *string    `json:",omitempty"`
+	ChecksumSHA256    *string    `json:",omitempty"`
+	ChecksumType      *string    `json:",omitempty"`
+	ChecksumCRC64NVME *string    `json:",omitempty"`
+	ChecksumSHA512    *string    `json:",omitempty"`
+	ChecksumMD5       *string    `json:",omitempty"`
+	ChecksumXXHASH64  *string    `json:",omitempty"`
+	ChecksumXXHASH3   *string    `json:",omitempty"`
+	ChecksumXXHASH128 *string    `json:",omitempty"`
 }
 
 // CopyPartResult is a shape of AWS's API.
 type CopyPartResult struct {
-	ETag           *string    `json:",omitempty"`
-	LastModified   *time.Time `json:",omitempty"`
-	ChecksumCRC32  *string    `json:",omitempty"`
-	ChecksumCRC32C *string    `json:",omitempty"`
-	ChecksumSHA1   *string    `json:",omitempty"`
-	ChecksumSHA256 *string    `json:",omitempty"`
+	ETag              *string    `json:",omitempty"`
+	LastModified      *time.Time `json:",omitempty"`
+	ChecksumCRC32     *string    `json:",omitempty"`
+	ChecksumCRC32C    *string    `json:",omitempty"`
+	ChecksumSHA1      *string    `json:",omitempty"`
+	ChecksumSHA256    *string    `json:",omitempty"`
+	ChecksumCRC64NVME *string    `json:",omitempty"`
+	ChecksumSHA512    *string    `json:",omitempty"`
+	ChecksumMD5       *string    `json:",omitempty"`
+	ChecksumXXHASH64  *string    `json:",omitempty"`
+	ChecksumXXHASH3   *string    `json:",omitempty"`
+	ChecksumXXHASH128 *string    `json:",omitempty"`
 }
 
 // CreateBucketConfiguration is a shape of AWS's API.
@@ -231,6 +289,7 @@ type CreateBucketConfiguration struct {
 	LocationConstraint *string       `json:",omitempty"`
 	Location           *LocationInfo `json:",omitempty"`
 	Bucket             *BucketInfo   `json:",omitempty"`
+	Tags               []Tag         `json:",omitempty"`
 }
 
 // CreateBucketInput is a shape of AWS's API.
@@ -245,11 +304,13 @@ type CreateBucketInput struct {
 	GrantWriteACP              *string                    `json:",omitempty"`
 	ObjectLockEnabledForBucket *bool                      `json:",omitempty"`
 	ObjectOwnership            *string                    `json:",omitempty"`
+	BucketNamespace            *string                    `json:",omitempty"`
 }
 
 // CreateBucketOutput is a shape of AWS's API.
 type CreateBucketOutput struct {
-	Location *string `json:",omitempty"`
+	Location  *string `json:",omitempty"`
+	BucketArn *string `json:",omitempty"`
 }
 
 // CreateMultipartUploadInput is a shape of AWS's API.
@@ -261,7 +322,7 @@ type CreateMultipartUploadInput struct {
 	ContentEncoding           *string           `json:",omitempty"`
 	ContentLanguage           *string           `json:",omitempty"`
 	ContentType               *string           `json:",omitempty"`
-	Expires                   *time.Time        `json:",omitempty"`
+	Expires                   *string           `json:",omitempty"`
 	GrantFullControl          *string           `json:",omitempty"`
 	GrantRead                 *string           `json:",omitempty"`
 	GrantReadACP              *string           `json:",omitempty"`
@@ -284,6 +345,7 @@ type CreateMultipartUploadInput struct {
 	ObjectLockLegalHoldStatus *string           `json:",omitempty"`
 	ExpectedBucketOwner       *string           `json:",omitempty"`
 	ChecksumAlgorithm         *string           `json:",omitempty"`
+	ChecksumType              *string           `json:",omitempty"`
 }
 
 // CreateMultipartUploadOutput is a shape of AWS's API.
@@ -301,6 +363,7 @@ type CreateMultipartUploadOutput struct {
 	BucketKeyEnabled        *bool      `json:",omitempty"`
 	RequestCharged          *string    `json:",omitempty"`
 	ChecksumAlgorithm       *string    `json:",omitempty"`
+	ChecksumType            *string    `json:",omitempty"`
 }
 
 // DefaultRetention is a shape of AWS's API.
@@ -422,13 +485,16 @@ type DeleteMarkerReplication struct {
 
 // DeleteObjectInput is a shape of AWS's API.
 type DeleteObjectInput struct {
-	Bucket                    *string `json:",omitempty"`
-	Key                       *string `json:",omitempty"`
-	MFA                       *string `json:",omitempty"`
-	VersionId                 *string `json:",omitempty"`
-	RequestPayer              *string `json:",omitempty"`
-	BypassGovernanceRetention *bool   `json:",omitempty"`
-	ExpectedBucketOwner       *string `json:",omitempty"`
+	Bucket                    *string    `json:",omitempty"`
+	Key                       *string    `json:",omitempty"`
+	MFA                       *string    `json:",omitempty"`
+	VersionId                 *string    `json:",omitempty"`
+	RequestPayer              *string    `json:",omitempty"`
+	BypassGovernanceRetention *bool      `json:",omitempty"`
+	ExpectedBucketOwner       *string    `json:",omitempty"`
+	IfMatch                   *string    `json:",omitempty"`
+	IfMatchLastModifiedTime   *time.Time `json:",omitempty"`
+	IfMatchSize               *int64     `json:",omitempty"`
 }
 
 // DeleteObjectOutput is a shape of AWS's API.
@@ -586,7 +652,8 @@ type GetBucketLifecycleConfigurationInput struct {
 
 // GetBucketLifecycleConfigurationOutput is a shape of AWS's API.
 type GetBucketLifecycleConfigurationOutput struct {
-	Rules []LifecycleRule `json:",omitempty"`
+	Rules                              []LifecycleRule `json:",omitempty"`
+	TransitionDefaultMinimumObjectSize *string         `json:",omitempty"`
 }
 
 // GetBucketLocationInput is a shape of AWS's API.
@@ -843,7 +910,7 @@ type GetObjectOutput struct {
 	ContentLanguage           *string           `json:",omitempty"`
 	ContentRange              *string           `json:",omitempty"`
 	ContentType               *string           `json:",omitempty"`
-	Expires                   *time.Time        `json:",omitempty"`
+	Expires                   *string           `json:",omitempty"`
 	WebsiteRedirectLocation   *string           `json:",omitempty"`
 	ServerSideEncryption      *string           `json:",omitempty"`
 	Metadata                  map[string]string `json:",omitempty"`
@@ -859,6 +926,13 @@ type GetObjectOutput struct {
 	ObjectLockMode            *string           `json:",omitempty"`
 	ObjectLockRetainUntilDate *time.Time        `json:",omitempty"`
 	ObjectLockLegalHoldStatus *string           `json:",omitempty"`
+	ChecksumCRC64NVME         *string           `json:",omitempty"`
+	ChecksumSHA512            *string           `json:",omitempty"`
+	ChecksumMD5               *string           `json:",omitempty"`
+	ChecksumXXHASH64          *string           `json:",omitempty"`
+	ChecksumXXHASH3           *string           `json:",omitempty"`
+	ChecksumXXHASH128         *string           `json:",omitempty"`
+	ChecksumType              *string           `json:",omitempty"`
 }
 
 // GetObjectRetentionInput is a shape of AWS's API.
@@ -928,6 +1002,7 @@ type HeadBucketOutput struct {
 	BucketLocationName *string `json:",omitempty"`
 	BucketRegion       *string `json:",omitempty"`
 	AccessPointAlias   *bool   `json:",omitempty"`
+	BucketArn          *string `json:",omitempty"`
 }
 
 // HeadObjectInput is a shape of AWS's API.
@@ -976,7 +1051,7 @@ type HeadObjectOutput struct {
 	ContentEncoding           *string           `json:",omitempty"`
 	ContentLanguage           *string           `json:",omitempty"`
 	ContentType               *string           `json:",omitempty"`
-	Expires                   *time.Time        `json:",omitempty"`
+	Expires                   *string           `json:",omitempty"`
 	WebsiteRedirectLocation   *string           `json:",omitempty"`
 	ServerSideEncryption      *string           `json:",omitempty"`
 	Metadata                  map[string]string `json:",omitempty"`
@@ -991,6 +1066,15 @@ type HeadObjectOutput struct {
 	ObjectLockMode            *string           `json:",omitempty"`
 	ObjectLockRetainUntilDate *time.Time        `json:",omitempty"`
 	ObjectLockLegalHoldStatus *string           `json:",omitempty"`
+	ChecksumCRC64NVME         *string           `json:",omitempty"`
+	ChecksumSHA512            *string           `json:",omitempty"`
+	ChecksumMD5               *string           `json:",omitempty"`
+	ChecksumXXHASH64          *string           `json:",omitempty"`
+	ChecksumXXHASH3           *string           `json:",omitempty"`
+	ChecksumXXHASH128         *string           `json:",omitempty"`
+	ChecksumType              *string           `json:",omitempty"`
+	ContentRange              *string           `json:",omitempty"`
+	TagCount                  *int64            `json:",omitempty"`
 }
 
 // IndexDocument is a shape of AWS's API.
@@ -1051,12 +1135,18 @@ type LifecycleRuleFilter struct {
 
 // ListBucketsInput is a shape of AWS's API.
 type ListBucketsInput struct {
+	MaxBuckets        *int64  `json:",omitempty"`
+	ContinuationToken *string `json:",omitempty"`
+	Prefix            *string `json:",omitempty"`
+	BucketRegion      *string `json:",omitempty"`
 }
 
 // ListBucketsOutput is a shape of AWS's API.
 type ListBucketsOutput struct {
-	Buckets []Bucket `json:",omitempty"`
-	Owner   *Owner   `json:",omitempty"`
+	Buckets           []Bucket `json:",omitempty"`
+	Owner             *Owner   `json:",omitempty"`
+	ContinuationToken *string  `json:",omitempty"`
+	Prefix            *string  `json:",omitempty"`
 }
 
 // ListMultipartUploadsInput is a shape of AWS's API.
@@ -1212,6 +1302,7 @@ type ListPartsOutput struct {
 	StorageClass         *string    `json:",omitempty"`
 	RequestCharged       *string    `json:",omitempty"`
 	ChecksumAlgorithm    *string    `json:",omitempty"`
+	ChecksumType         *string    `json:",omitempty"`
 }
 
 // LocationInfo is a shape of AWS's API.
@@ -1243,6 +1334,7 @@ type MultipartUpload struct {
 	Owner             *Owner     `json:",omitempty"`
 	Initiator         *Initiator `json:",omitempty"`
 	ChecksumAlgorithm *string    `json:",omitempty"`
+	ChecksumType      *string    `json:",omitempty"`
 }
 
 // NoncurrentVersionExpiration is a shape of AWS's API.
@@ -1281,12 +1373,16 @@ type Object struct {
 	StorageClass      *string        `json:",omitempty"`
 	Owner             *Owner         `json:",omitempty"`
 	RestoreStatus     *RestoreStatus `json:",omitempty"`
+	ChecksumType      *string        `json:",omitempty"`
 }
 
 // ObjectIdentifier is a shape of AWS's API.
 type ObjectIdentifier struct {
-	Key       *string `json:",omitempty"`
-	VersionId *string `json:",omitempty"`
+	Key              *string    `json:",omitempty"`
+	VersionId        *string    `json:",omitempty"`
+	ETag             *string    `json:",omitempty"`
+	LastModifiedTime *time.Time `json:",omitempty"`
+	Size             *int64     `json:",omitempty"`
 }
 
 // ObjectLockConfiguration is a shape of AWS's API.
@@ -1313,12 +1409,18 @@ type ObjectLockRule struct {
 
 // ObjectPart is a shape of AWS's API.
 type ObjectPart struct {
-	PartNumber     *int64  `json:",omitempty"`
-	Size           *int64  `json:",omitempty"`
-	ChecksumCRC32  *string `json:",omitempty"`
-	ChecksumCRC32C *string `json:",omitempty"`
-	ChecksumSHA1   *string `json:",omitempty"`
-	ChecksumSHA256 *string `json:",omitempty"`
+	PartNumber        *int64  `json:",omitempty"`
+	Size              *int64  `json:",omitempty"`
+	ChecksumCRC32     *string `json:",omitempty"`
+	ChecksumCRC32C    *string `json:",omitempty"`
+	ChecksumSHA1      *string `json:",omitempty"`
+	ChecksumSHA256    *string `json:",omitempty"`
+	ChecksumCRC64NVME *string `json:",omitempty"`
+	ChecksumSHA512    *string `json:",omitempty"`
+	ChecksumMD5       *string `json:",omitempty"`
+	ChecksumXXHASH64  *string `json:",omitempty"`
+	ChecksumXXHASH3   *string `json:",omitempty"`
+	ChecksumXXHASH128 *string `json:",omitempty"`
 }
 
 // ObjectVersion is a shape of AWS's API.
@@ -1333,6 +1435,7 @@ type ObjectVersion struct {
 	LastModified      *time.Time     `json:",omitempty"`
 	Owner             *Owner         `json:",omitempty"`
 	RestoreStatus     *RestoreStatus `json:",omitempty"`
+	ChecksumType      *string        `json:",omitempty"`
 }
 
 // Owner is a shape of AWS's API.
@@ -1353,14 +1456,20 @@ type OwnershipControlsRule struct {
 
 // Part is a shape of AWS's API.
 type Part struct {
-	PartNumber     *int64     `json:",omitempty"`
-	LastModified   *time.Time `json:",omitempty"`
-	ETag           *string    `json:",omitempty"`
-	Size           *int64     `json:",omitempty"`
-	ChecksumCRC32  *string    `json:",omitempty"`
-	ChecksumCRC32C *string    `json:",omitempty"`
-	ChecksumSHA1   *string    `json:",omitempty"`
-	ChecksumSHA256 *string    `json:",omitempty"`
+	PartNumber        *int64     `json:",omitempty"`
+	LastModified      *time.Time `json:",omitempty"`
+	ETag              *string    `json:",omitempty"`
+	Size              *int64     `json:",omitempty"`
+	ChecksumCRC32     *string    `json:",omitempty"`
+	ChecksumCRC32C    *string    `json:",omitempty"`
+	ChecksumSHA1      *string    `json:",omitempty"`
+	ChecksumSHA256    *string    `json:",omitempty"`
+	ChecksumCRC64NVME *string    `json:",omitempty"`
+	ChecksumSHA512    *string    `json:",omitempty"`
+	ChecksumMD5       *string    `json:",omitempty"`
+	ChecksumXXHASH64  *string    `json:",omitempty"`
+	ChecksumXXHASH3   *string    `json:",omitempty"`
+	ChecksumXXHASH128 *string    `json:",omitempty"`
 }
 
 // PartitionedPrefix is a shape of AWS's API.
@@ -1379,6 +1488,19 @@ type PublicAccessBlockConfiguration struct {
 	IgnorePublicAcls      *bool `json:",omitempty"`
 	BlockPublicPolicy     *bool `json:",omitempty"`
 	RestrictPublicBuckets *bool `json:",omitempty"`
+}
+
+// PutBucketAbacInput is a shape of AWS's API.
+type PutBucketAbacInput struct {
+	Bucket              *string     `json:",omitempty"`
+	ContentMD5          *string     `json:",omitempty"`
+	ChecksumAlgorithm   *string     `json:",omitempty"`
+	ExpectedBucketOwner *string     `json:",omitempty"`
+	AbacStatus          *AbacStatus `json:",omitempty"`
+}
+
+// PutBucketAbacOutput is a shape of AWS's API.
+type PutBucketAbacOutput struct {
 }
 
 // PutBucketAccelerateConfigurationInput is a shape of AWS's API.
@@ -1440,14 +1562,16 @@ type PutBucketEncryptionOutput struct {
 
 // PutBucketLifecycleConfigurationInput is a shape of AWS's API.
 type PutBucketLifecycleConfigurationInput struct {
-	Bucket                 *string                       `json:",omitempty"`
-	ChecksumAlgorithm      *string                       `json:",omitempty"`
-	LifecycleConfiguration *BucketLifecycleConfiguration `json:",omitempty"`
-	ExpectedBucketOwner    *string                       `json:",omitempty"`
+	Bucket                             *string                       `json:",omitempty"`
+	ChecksumAlgorithm                  *string                       `json:",omitempty"`
+	LifecycleConfiguration             *BucketLifecycleConfiguration `json:",omitempty"`
+	ExpectedBucketOwner                *string                       `json:",omitempty"`
+	TransitionDefaultMinimumObjectSize *string                       `json:",omitempty"`
 }
 
 // PutBucketLifecycleConfigurationOutput is a shape of AWS's API.
 type PutBucketLifecycleConfigurationOutput struct {
+	TransitionDefaultMinimumObjectSize *string `json:",omitempty"`
 }
 
 // PutBucketLoggingInput is a shape of AWS's API.
@@ -1481,6 +1605,7 @@ type PutBucketOwnershipControlsInput struct {
 	ContentMD5          *string            `json:",omitempty"`
 	ExpectedBucketOwner *string            `json:",omitempty"`
 	OwnershipControls   *OwnershipControls `json:",omitempty"`
+	ChecksumAlgorithm   *string            `json:",omitempty"`
 }
 
 // PutBucketOwnershipControlsOutput is a shape of AWS's API.
@@ -1608,7 +1733,7 @@ type PutObjectInput struct {
 	ChecksumCRC32C            *string           `json:",omitempty"`
 	ChecksumSHA1              *string           `json:",omitempty"`
 	ChecksumSHA256            *string           `json:",omitempty"`
-	Expires                   *time.Time        `json:",omitempty"`
+	Expires                   *string           `json:",omitempty"`
 	GrantFullControl          *string           `json:",omitempty"`
 	GrantRead                 *string           `json:",omitempty"`
 	GrantReadACP              *string           `json:",omitempty"`
@@ -1630,6 +1755,15 @@ type PutObjectInput struct {
 	ObjectLockRetainUntilDate *time.Time        `json:",omitempty"`
 	ObjectLockLegalHoldStatus *string           `json:",omitempty"`
 	ExpectedBucketOwner       *string           `json:",omitempty"`
+	ChecksumCRC64NVME         *string           `json:",omitempty"`
+	ChecksumSHA512            *string           `json:",omitempty"`
+	ChecksumMD5               *string           `json:",omitempty"`
+	ChecksumXXHASH64          *string           `json:",omitempty"`
+	ChecksumXXHASH3           *string           `json:",omitempty"`
+	ChecksumXXHASH128         *string           `json:",omitempty"`
+	IfMatch                   *string           `json:",omitempty"`
+	IfNoneMatch               *string           `json:",omitempty"`
+	WriteOffsetBytes          *int64            `json:",omitempty"`
 }
 
 // PutObjectLegalHoldInput is a shape of AWS's API.
@@ -1681,6 +1815,14 @@ type PutObjectOutput struct {
 	SSEKMSEncryptionContext *string `json:",omitempty"`
 	BucketKeyEnabled        *bool   `json:",omitempty"`
 	RequestCharged          *string `json:",omitempty"`
+	ChecksumCRC64NVME       *string `json:",omitempty"`
+	ChecksumSHA512          *string `json:",omitempty"`
+	ChecksumMD5             *string `json:",omitempty"`
+	ChecksumXXHASH64        *string `json:",omitempty"`
+	ChecksumXXHASH3         *string `json:",omitempty"`
+	ChecksumXXHASH128       *string `json:",omitempty"`
+	ChecksumType            *string `json:",omitempty"`
+	Size                    *int64  `json:",omitempty"`
 }
 
 // PutObjectRetentionInput is a shape of AWS's API.
@@ -1752,6 +1894,26 @@ type Redirect struct {
 type RedirectAllRequestsTo struct {
 	HostName *string `json:",omitempty"`
 	Protocol *string `json:",omitempty"`
+}
+
+// RenameObjectInput is a shape of AWS's API.
+type RenameObjectInput struct {
+	Bucket                       *string    `json:",omitempty"`
+	Key                          *string    `json:",omitempty"`
+	RenameSource                 *string    `json:",omitempty"`
+	DestinationIfMatch           *string    `json:",omitempty"`
+	DestinationIfNoneMatch       *string    `json:",omitempty"`
+	DestinationIfModifiedSince   *time.Time `json:",omitempty"`
+	DestinationIfUnmodifiedSince *time.Time `json:",omitempty"`
+	SourceIfMatch                *string    `json:",omitempty"`
+	SourceIfNoneMatch            *string    `json:",omitempty"`
+	SourceIfModifiedSince        *time.Time `json:",omitempty"`
+	SourceIfUnmodifiedSince      *time.Time `json:",omitempty"`
+	ClientToken                  *string    `json:",omitempty"`
+}
+
+// RenameObjectOutput is a shape of AWS's API.
+type RenameObjectOutput struct {
 }
 
 // ReplicaModifications is a shape of AWS's API.
@@ -1839,6 +2001,7 @@ type ServerSideEncryptionConfiguration struct {
 type ServerSideEncryptionRule struct {
 	ApplyServerSideEncryptionByDefault *ServerSideEncryptionByDefault `json:",omitempty"`
 	BucketKeyEnabled                   *bool                          `json:",omitempty"`
+	BlockedEncryptionTypes             *BlockedEncryptionTypes        `json:",omitempty"`
 }
 
 // SimplePrefix is a shape of AWS's API.
@@ -1948,6 +2111,12 @@ type UploadPartInput struct {
 	SSECustomerKeyMD5    *string       `json:",omitempty"`
 	RequestPayer         *string       `json:",omitempty"`
 	ExpectedBucketOwner  *string       `json:",omitempty"`
+	ChecksumCRC64NVME    *string       `json:",omitempty"`
+	ChecksumSHA512       *string       `json:",omitempty"`
+	ChecksumMD5          *string       `json:",omitempty"`
+	ChecksumXXHASH64     *string       `json:",omitempty"`
+	ChecksumXXHASH3      *string       `json:",omitempty"`
+	ChecksumXXHASH128    *string       `json:",omitempty"`
 }
 
 // UploadPartOutput is a shape of AWS's API.
@@ -1963,6 +2132,12 @@ type UploadPartOutput struct {
 	SSEKMSKeyId          *string `json:",omitempty"`
 	BucketKeyEnabled     *bool   `json:",omitempty"`
 	RequestCharged       *string `json:",omitempty"`
+	ChecksumCRC64NVME    *string `json:",omitempty"`
+	ChecksumSHA512       *string `json:",omitempty"`
+	ChecksumMD5          *string `json:",omitempty"`
+	ChecksumXXHASH64     *string `json:",omitempty"`
+	ChecksumXXHASH3      *string `json:",omitempty"`
+	ChecksumXXHASH128    *string `json:",omitempty"`
 }
 
 // VersioningConfiguration is a shape of AWS's API.

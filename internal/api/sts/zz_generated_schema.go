@@ -39,7 +39,7 @@ var shapes = []model.Shape{
 	13: {Name: "serialNumberType", Kind: model.String, Min: 9, HasMin: true, Max: 256, HasMax: true, Pattern: "[\\w+=/:,.@-]*"},
 	14: {Name: "tokenCodeType", Kind: model.String, Min: 6, HasMin: true, Max: 6, HasMax: true, Pattern: "[\\d]*"},
 	15: {Name: "sourceIdentityType", Kind: model.String, Min: 2, HasMin: true, Max: 64, HasMax: true, Pattern: "[\\w+=,.@-]*"},
-	16: {Name: "ProvidedContextsListType", Kind: model.List, Elem: model.Ref{Shape: 17, Name: ""}, Max: 5, HasMax: true},
+	16: {Name: "ProvidedContextsListType", Kind: model.List, Elem: model.Ref{Shape: 17, Name: ""}, Min: 1, HasMin: true, Max: 5, HasMax: true},
 	17: {Name: "ProvidedContext", Kind: model.Structure, Members: []model.Member{
 		{Name: "ProviderArn", Shape: 1},
 		{Name: "ContextAssertion", Shape: 18},

@@ -28,11 +28,14 @@ var Service = &model.Service{
 		"AssumeRole",
 		"AssumeRoleWithSAML",
 		"AssumeRoleWithWebIdentity",
+		"AssumeRoot",
 		"DecodeAuthorizationMessage",
 		"GetAccessKeyInfo",
 		"GetCallerIdentity",
+		"GetDelegatedAccessToken",
 		"GetFederationToken",
 		"GetSessionToken",
+		"GetWebIdentityToken",
 	},
 }
 
