@@ -30,6 +30,7 @@ type metadata struct {
 	TargetPrefix   string   `json:"targetPrefix"`
 	CBORName       string   `json:"slipwayCBORName"` // overlays only
 	XMLNamespace   string   `json:"xmlNamespace"`
+	TimeFormat     string   `json:"slipwayTimeFormat"` // overlays only
 }
 
 type operation struct {
@@ -192,6 +193,7 @@ func mergeMetadata(b *metadata, o metadata) {
 	set(&b.ServiceID, o.ServiceID)
 	set(&b.TargetPrefix, o.TargetPrefix)
 	set(&b.CBORName, o.CBORName)
+	set(&b.TimeFormat, o.TimeFormat)
 	set(&b.XMLNamespace, o.XMLNamespace)
 	if o.Protocols != nil {
 		b.Protocols = o.Protocols
@@ -231,6 +233,9 @@ func mergeShape(b, o *shape) {
 	}
 	if o.Pattern != nil {
 		b.Pattern = o.Pattern
+	}
+	if o.LocationName != "" {
+		b.LocationName = o.LocationName
 	}
 	if o.Error != nil {
 		b.Error = o.Error

@@ -11,6 +11,7 @@ var Service = &model.Service{
 	SigningName:  "iam",
 	APIVersion:   "2010-05-08",
 	Protocols:    []model.Protocol{"query"},
+	TimeFormat:   "iso8601-seconds",
 	XMLNamespace: "https://iam.amazonaws.com/doc/2010-05-08/",
 	Global:       true,
 	Errors: map[string]model.ErrorShape{

@@ -85,7 +85,7 @@ var shapes = []model.Shape{
 	29: {Name: "MpuObjectSize", Kind: model.Integer},
 	30: {Name: "IfMatch", Kind: model.String},
 	31: {Name: "IfNoneMatch", Kind: model.String},
-	32: {Name: "CompleteMultipartUploadOutput", Kind: model.Structure, Members: []model.Member{
+	32: {Name: "CompleteMultipartUploadOutput", Kind: model.Structure, XMLName: "CompleteMultipartUploadResult", Members: []model.Member{
 		{Name: "Location", Shape: 33},
 		{Name: "Bucket", Shape: 1},
 		{Name: "Key", Shape: 2},
@@ -302,7 +302,7 @@ var shapes = []model.Shape{
 		{Name: "ChecksumAlgorithm", Shape: 42, Wire: "x-amz-checksum-algorithm", Where: model.Header},
 		{Name: "ChecksumType", Shape: 28, Wire: "x-amz-checksum-type", Where: model.Header},
 	}},
-	96: {Name: "CreateMultipartUploadOutput", Kind: model.Structure, Members: []model.Member{
+	96: {Name: "CreateMultipartUploadOutput", Kind: model.Structure, XMLName: "InitiateMultipartUploadResult", Members: []model.Member{
 		{Name: "AbortDate", Shape: 97, Wire: "x-amz-abort-date", Where: model.Header},
 		{Name: "AbortRuleId", Shape: 98, Wire: "x-amz-abort-rule-id", Where: model.Header},
 		{Name: "Bucket", Shape: 1},
@@ -420,7 +420,7 @@ var shapes = []model.Shape{
 	130: {Name: "LastModifiedTime", Kind: model.Timestamp, Time: "rfc822"},
 	131: {Name: "Size", Kind: model.Integer},
 	132: {Name: "Quiet", Kind: model.Boolean},
-	133: {Name: "DeleteObjectsOutput", Kind: model.Structure, Members: []model.Member{
+	133: {Name: "DeleteObjectsOutput", Kind: model.Structure, XMLName: "DeleteResult", Members: []model.Member{
 		{Name: "Deleted", Shape: 134},
 		{Name: "RequestCharged", Shape: 8, Wire: "x-amz-request-charged", Where: model.Header},
 		{Name: "Errors", Shape: 137, Wire: "Error"},
@@ -452,7 +452,7 @@ var shapes = []model.Shape{
 		{Name: "ExpectedBucketOwner", Shape: 5, Wire: "x-amz-expected-bucket-owner", Where: model.Header},
 		{Name: "RequestPayer", Shape: 4, Wire: "x-amz-request-payer", Where: model.Header},
 	}},
-	144: {Name: "GetBucketAccelerateConfigurationOutput", Kind: model.Structure, Members: []model.Member{
+	144: {Name: "GetBucketAccelerateConfigurationOutput", Kind: model.Structure, XMLName: "AccelerateConfiguration", Members: []model.Member{
 		{Name: "Status", Shape: 145},
 		{Name: "RequestCharged", Shape: 8, Wire: "x-amz-request-charged", Where: model.Header},
 	}},
@@ -461,7 +461,7 @@ var shapes = []model.Shape{
 		{Name: "Bucket", Shape: 1, Where: model.URI, Required: true},
 		{Name: "ExpectedBucketOwner", Shape: 5, Wire: "x-amz-expected-bucket-owner", Where: model.Header},
 	}},
-	147: {Name: "GetBucketAclOutput", Kind: model.Structure, Members: []model.Member{
+	147: {Name: "GetBucketAclOutput", Kind: model.Structure, XMLName: "AccessControlPolicy", Members: []model.Member{
 		{Name: "Owner", Shape: 148},
 		{Name: "Grants", Shape: 151, Wire: "AccessControlList"},
 	}},
@@ -491,7 +491,7 @@ var shapes = []model.Shape{
 		{Name: "Bucket", Shape: 1, Where: model.URI, Required: true},
 		{Name: "ExpectedBucketOwner", Shape: 5, Wire: "x-amz-expected-bucket-owner", Where: model.Header},
 	}},
-	159: {Name: "GetBucketCorsOutput", Kind: model.Structure, Members: []model.Member{
+	159: {Name: "GetBucketCorsOutput", Kind: model.Structure, XMLName: "CORSConfiguration", Members: []model.Member{
 		{Name: "CORSRules", Shape: 160, Wire: "CORSRule"},
 	}},
 	160: {Name: "CORSRules", Kind: model.List, Elem: model.Ref{Shape: 161, Name: ""}, Flat: true},
@@ -541,7 +541,7 @@ var shapes = []model.Shape{
 		{Name: "Bucket", Shape: 1, Where: model.URI, Required: true},
 		{Name: "ExpectedBucketOwner", Shape: 5, Wire: "x-amz-expected-bucket-owner", Where: model.Header},
 	}},
-	181: {Name: "GetBucketLifecycleConfigurationOutput", Kind: model.Structure, Members: []model.Member{
+	181: {Name: "GetBucketLifecycleConfigurationOutput", Kind: model.Structure, XMLName: "LifecycleConfiguration", Members: []model.Member{
 		{Name: "Rules", Shape: 182, Wire: "Rule"},
 		{Name: "TransitionDefaultMinimumObjectSize", Shape: 203, Wire: "x-amz-transition-default-minimum-object-size", Where: model.Header},
 	}},
@@ -609,14 +609,14 @@ var shapes = []model.Shape{
 		{Name: "Bucket", Shape: 1, Where: model.URI, Required: true},
 		{Name: "ExpectedBucketOwner", Shape: 5, Wire: "x-amz-expected-bucket-owner", Where: model.Header},
 	}},
-	205: {Name: "GetBucketLocationOutput", Kind: model.Structure, Members: []model.Member{
-		{Name: "LocationConstraint", Shape: 79},
+	205: {Name: "GetBucketLocationOutput", Kind: model.Structure, XMLName: "LocationConstraint", Members: []model.Member{
+		{Name: "LocationConstraint", Shape: 79, Wire: "."},
 	}},
 	206: {Name: "GetBucketLoggingInput", Kind: model.Structure, Members: []model.Member{
 		{Name: "Bucket", Shape: 1, Where: model.URI, Required: true},
 		{Name: "ExpectedBucketOwner", Shape: 5, Wire: "x-amz-expected-bucket-owner", Where: model.Header},
 	}},
-	207: {Name: "GetBucketLoggingOutput", Kind: model.Structure, Members: []model.Member{
+	207: {Name: "GetBucketLoggingOutput", Kind: model.Structure, XMLName: "BucketLoggingStatus", Members: []model.Member{
 		{Name: "LoggingEnabled", Shape: 208},
 	}},
 	208: {Name: "LoggingEnabled", Kind: model.Structure, Members: []model.Member{
@@ -816,7 +816,7 @@ var shapes = []model.Shape{
 		{Name: "Bucket", Shape: 1, Where: model.URI, Required: true},
 		{Name: "ExpectedBucketOwner", Shape: 5, Wire: "x-amz-expected-bucket-owner", Where: model.Header},
 	}},
-	282: {Name: "GetBucketRequestPaymentOutput", Kind: model.Structure, Members: []model.Member{
+	282: {Name: "GetBucketRequestPaymentOutput", Kind: model.Structure, XMLName: "RequestPaymentConfiguration", Members: []model.Member{
 		{Name: "Payer", Shape: 283},
 	}},
 	283: {Name: "Payer", Kind: model.String, Enum: []string{"Requester", "BucketOwner"}},
@@ -824,14 +824,14 @@ var shapes = []model.Shape{
 		{Name: "Bucket", Shape: 1, Where: model.URI, Required: true},
 		{Name: "ExpectedBucketOwner", Shape: 5, Wire: "x-amz-expected-bucket-owner", Where: model.Header},
 	}},
-	285: {Name: "GetBucketTaggingOutput", Kind: model.Structure, Members: []model.Member{
+	285: {Name: "GetBucketTaggingOutput", Kind: model.Structure, XMLName: "Tagging", Members: []model.Member{
 		{Name: "TagSet", Shape: 86, Required: true},
 	}},
 	286: {Name: "GetBucketVersioningInput", Kind: model.Structure, Members: []model.Member{
 		{Name: "Bucket", Shape: 1, Where: model.URI, Required: true},
 		{Name: "ExpectedBucketOwner", Shape: 5, Wire: "x-amz-expected-bucket-owner", Where: model.Header},
 	}},
-	287: {Name: "GetBucketVersioningOutput", Kind: model.Structure, Members: []model.Member{
+	287: {Name: "GetBucketVersioningOutput", Kind: model.Structure, XMLName: "VersioningConfiguration", Members: []model.Member{
 		{Name: "Status", Shape: 288},
 		{Name: "MFADelete", Shape: 289, Wire: "MfaDelete"},
 	}},
@@ -841,7 +841,7 @@ var shapes = []model.Shape{
 		{Name: "Bucket", Shape: 1, Where: model.URI, Required: true},
 		{Name: "ExpectedBucketOwner", Shape: 5, Wire: "x-amz-expected-bucket-owner", Where: model.Header},
 	}},
-	291: {Name: "GetBucketWebsiteOutput", Kind: model.Structure, Members: []model.Member{
+	291: {Name: "GetBucketWebsiteOutput", Kind: model.Structure, XMLName: "WebsiteConfiguration", Members: []model.Member{
 		{Name: "RedirectAllRequestsTo", Shape: 292},
 		{Name: "IndexDocument", Shape: 295},
 		{Name: "ErrorDocument", Shape: 297},
@@ -975,7 +975,7 @@ var shapes = []model.Shape{
 		{Name: "RequestPayer", Shape: 4, Wire: "x-amz-request-payer", Where: model.Header},
 		{Name: "ExpectedBucketOwner", Shape: 5, Wire: "x-amz-expected-bucket-owner", Where: model.Header},
 	}},
-	329: {Name: "GetObjectAclOutput", Kind: model.Structure, Members: []model.Member{
+	329: {Name: "GetObjectAclOutput", Kind: model.Structure, XMLName: "AccessControlPolicy", Members: []model.Member{
 		{Name: "Owner", Shape: 148},
 		{Name: "Grants", Shape: 151, Wire: "AccessControlList"},
 		{Name: "RequestCharged", Shape: 8, Wire: "x-amz-request-charged", Where: model.Header},
@@ -997,7 +997,7 @@ var shapes = []model.Shape{
 	332: {Name: "PartNumberMarker", Kind: model.Integer},
 	333: {Name: "ObjectAttributesList", Kind: model.List, Elem: model.Ref{Shape: 334, Name: ""}},
 	334: {Name: "ObjectAttributes", Kind: model.String, Enum: []string{"ETag", "Checksum", "ObjectParts", "StorageClass", "ObjectSize"}},
-	335: {Name: "GetObjectAttributesOutput", Kind: model.Structure, Members: []model.Member{
+	335: {Name: "GetObjectAttributesOutput", Kind: model.Structure, XMLName: "GetObjectAttributesResponse", Members: []model.Member{
 		{Name: "DeleteMarker", Shape: 123, Wire: "x-amz-delete-marker", Where: model.Header},
 		{Name: "LastModified", Shape: 74, Wire: "Last-Modified", Where: model.Header},
 		{Name: "VersionId", Shape: 36, Wire: "x-amz-version-id", Where: model.Header},
@@ -1103,7 +1103,7 @@ var shapes = []model.Shape{
 		{Name: "ExpectedBucketOwner", Shape: 5, Wire: "x-amz-expected-bucket-owner", Where: model.Header},
 		{Name: "RequestPayer", Shape: 4, Wire: "x-amz-request-payer", Where: model.Header},
 	}},
-	358: {Name: "GetObjectTaggingOutput", Kind: model.Structure, Members: []model.Member{
+	358: {Name: "GetObjectTaggingOutput", Kind: model.Structure, XMLName: "Tagging", Members: []model.Member{
 		{Name: "VersionId", Shape: 36, Wire: "x-amz-version-id", Where: model.Header},
 		{Name: "TagSet", Shape: 86, Required: true},
 	}},
@@ -1213,7 +1213,7 @@ var shapes = []model.Shape{
 	372: {Name: "MaxBuckets", Kind: model.Integer, Min: 1, HasMin: true, Max: 10000, HasMax: true},
 	373: {Name: "Token", Kind: model.String},
 	374: {Name: "BucketRegion", Kind: model.String},
-	375: {Name: "ListBucketsOutput", Kind: model.Structure, Members: []model.Member{
+	375: {Name: "ListBucketsOutput", Kind: model.Structure, XMLName: "ListAllMyBucketsResult", Members: []model.Member{
 		{Name: "Buckets", Shape: 376},
 		{Name: "Owner", Shape: 148},
 		{Name: "ContinuationToken", Shape: 379},
@@ -1244,7 +1244,7 @@ var shapes = []model.Shape{
 	383: {Name: "KeyMarker", Kind: model.String},
 	384: {Name: "MaxUploads", Kind: model.Integer},
 	385: {Name: "UploadIdMarker", Kind: model.String},
-	386: {Name: "ListMultipartUploadsOutput", Kind: model.Structure, Members: []model.Member{
+	386: {Name: "ListMultipartUploadsOutput", Kind: model.Structure, XMLName: "ListMultipartUploadsResult", Members: []model.Member{
 		{Name: "Bucket", Shape: 1},
 		{Name: "KeyMarker", Shape: 383},
 		{Name: "UploadIdMarker", Shape: 385},
@@ -1297,7 +1297,7 @@ var shapes = []model.Shape{
 	397: {Name: "VersionIdMarker", Kind: model.String},
 	398: {Name: "OptionalObjectAttributesList", Kind: model.List, Elem: model.Ref{Shape: 399, Name: ""}},
 	399: {Name: "OptionalObjectAttributes", Kind: model.String, Enum: []string{"RestoreStatus"}},
-	400: {Name: "ListObjectVersionsOutput", Kind: model.Structure, Members: []model.Member{
+	400: {Name: "ListObjectVersionsOutput", Kind: model.Structure, XMLName: "ListVersionsResult", Members: []model.Member{
 		{Name: "IsTruncated", Shape: 339},
 		{Name: "KeyMarker", Shape: 383},
 		{Name: "VersionIdMarker", Shape: 397},
@@ -1357,7 +1357,7 @@ var shapes = []model.Shape{
 		{Name: "OptionalObjectAttributes", Shape: 398, Wire: "x-amz-optional-object-attributes", Where: model.Header},
 	}},
 	413: {Name: "Marker", Kind: model.String},
-	414: {Name: "ListObjectsOutput", Kind: model.Structure, Members: []model.Member{
+	414: {Name: "ListObjectsOutput", Kind: model.Structure, XMLName: "ListBucketResult", Members: []model.Member{
 		{Name: "IsTruncated", Shape: 339},
 		{Name: "Marker", Shape: 413},
 		{Name: "NextMarker", Shape: 415},
@@ -1399,7 +1399,7 @@ var shapes = []model.Shape{
 	}},
 	420: {Name: "FetchOwner", Kind: model.Boolean},
 	421: {Name: "StartAfter", Kind: model.String},
-	422: {Name: "ListObjectsV2Output", Kind: model.Structure, Members: []model.Member{
+	422: {Name: "ListObjectsV2Output", Kind: model.Structure, XMLName: "ListBucketResult", Members: []model.Member{
 		{Name: "IsTruncated", Shape: 339},
 		{Name: "Contents", Shape: 416},
 		{Name: "Name", Shape: 1},
@@ -1427,7 +1427,7 @@ var shapes = []model.Shape{
 		{Name: "SSECustomerKey", Shape: 26, Wire: "x-amz-server-side-encryption-customer-key", Where: model.Header},
 		{Name: "SSECustomerKeyMD5", Shape: 27, Wire: "x-amz-server-side-encryption-customer-key-MD5", Where: model.Header},
 	}},
-	425: {Name: "ListPartsOutput", Kind: model.Structure, Members: []model.Member{
+	425: {Name: "ListPartsOutput", Kind: model.Structure, XMLName: "ListPartsResult", Members: []model.Member{
 		{Name: "AbortDate", Shape: 97, Wire: "x-amz-abort-date", Where: model.Header},
 		{Name: "AbortRuleId", Shape: 98, Wire: "x-amz-abort-rule-id", Where: model.Header},
 		{Name: "Bucket", Shape: 1},

@@ -11,6 +11,7 @@ var Service = &model.Service{
 	SigningName:  "sts",
 	APIVersion:   "2011-06-15",
 	Protocols:    []model.Protocol{"query"},
+	TimeFormat:   "iso8601-seconds",
 	XMLNamespace: "https://sts.amazonaws.com/doc/2011-06-15/",
 	Global:       true,
 	Errors: map[string]model.ErrorShape{

@@ -39,6 +39,8 @@ type Service struct {
 	// CBORName is the service's name in rpc-v2-cbor's path.
 	CBORName     string
 	XMLNamespace string
+	// TimeFormat of timestamps in XML answers; "" is ISO 8601 with milliseconds.
+	TimeFormat string
 	// Global services are signed for us-east-1 whatever the region.
 	Global bool
 	// Errors by shape name.
