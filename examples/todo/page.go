@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"path"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -149,7 +150,7 @@ func (s *Server) form(action func(r *http.Request) error) http.HandlerFunc {
 		case errors.As(err, &field):
 			id, _ := pathID(r) // 0 is the form for a new task
 			s.render(w, r, http.StatusUnprocessableEntity,
-				view{Error: field.Message, ErrorID: id, Edit: id, Draft: r.PostForm.Get("title")})
+				view{Error: sentence(field.Message), ErrorID: id, Edit: id, Draft: r.PostForm.Get("title")})
 		case errors.Is(err, ErrNotFound):
 			s.render(w, r, http.StatusNotFound, view{Error: "That task is gone: somebody else deleted it."})
 		case err != nil:
@@ -159,6 +160,14 @@ func (s *Server) form(action func(r *http.Request) error) http.HandlerFunc {
 			http.Redirect(w, r, here(f, before), http.StatusSeeOther)
 		}
 	}
+}
+
+// sentence makes a message of the REST interface one for a page.
+func sentence(s string) string {
+	if s == "" {
+		return s
+	}
+	return strings.ToUpper(s[:1]) + s[1:] + "."
 }
 
 func badForm(err error) error {
