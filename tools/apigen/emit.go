@@ -90,6 +90,7 @@ func (p *packagePlan) emitService(b *bytes.Buffer) {
 		}
 		b.WriteString("},\n")
 	}
+	p.emitRoutes(b)
 	if len(p.entries) > 0 {
 		b.WriteString("Shapes: shapes,\n")
 	}
@@ -111,6 +112,52 @@ func (p *packagePlan) emitService(b *bytes.Buffer) {
 		p.emitOp(b, o)
 	}
 	b.WriteString(")\n")
+}
+
+// emitRoutes writes what tells one REST operation's requests from another's:
+// path, literal query keys, required query members, and the one header that
+// turns a put into a copy.
+func (p *packagePlan) emitRoutes(b *bytes.Buffer) {
+	if p.m.Metadata.Protocol != "rest-xml" {
+		return
+	}
+	var names []string
+	for n := range p.m.Operations {
+		names = append(names, n)
+	}
+	sort.Strings(names)
+	b.WriteString("Routes: []model.Route{\n")
+	for _, n := range names {
+		o := p.m.Operations[n]
+		path, literal, _ := strings.Cut(o.HTTP.RequestURI, "?")
+		var query, headers []string
+		for _, q := range strings.Split(literal, "&") {
+			if q != "" {
+				query = append(query, strings.TrimSuffix(q, "="))
+			}
+		}
+		if o.Input != nil && p.m.Shapes[o.Input.Shape] != nil {
+			sh := p.m.Shapes[o.Input.Shape]
+			for _, m := range sh.Members {
+				switch {
+				case !contains(sh.Required, m.name):
+				case m.Location == "querystring":
+					query = append(query, m.LocationName)
+				case m.Location == "header" && m.LocationName == "x-amz-copy-source":
+					headers = append(headers, m.LocationName)
+				}
+			}
+		}
+		fmt.Fprintf(b, "{Op: %q, Method: %q, Path: %q", n, o.HTTP.Method, path)
+		if query != nil {
+			fmt.Fprintf(b, ", Query: %#v", query)
+		}
+		if headers != nil {
+			fmt.Fprintf(b, ", Headers: %#v", headers)
+		}
+		b.WriteString("},\n")
+	}
+	b.WriteString("},\n")
 }
 
 func (p *packagePlan) emitError(b *bytes.Buffer, e errorPlan) {

@@ -48,6 +48,9 @@ type Service struct {
 	// Operations are the names of all of the service's operations, built or
 	// not: an unbuilt one answers 501 with its name, another is unknown.
 	Operations []string
+	// Routes lead from an HTTP request to an operation in the REST protocols;
+	// the unbuilt operations are here too, lest their requests look like others.
+	Routes []Route
 	// Shapes of the generated operations; see Shape.
 	Shapes []Shape
 }
@@ -71,4 +74,12 @@ type Op[I, O any] struct {
 	Status int
 	// Unsigned operations are served without a signature.
 	Unsigned bool
+}
+
+// Route is how a REST request looks that means one operation.
+type Route struct {
+	Op, Method string
+	Path       string   // "/", "/{Bucket}", "/{Bucket}/{Key+}"
+	Query      []string // "uploads", "list-type=2": what the query string must hold
+	Headers    []string // headers that must be there
 }

@@ -151,6 +151,9 @@ func FormatFloat(f float64) string {
 	return s
 }
 
+// FormatFloatInt writes a limit of the model, which is mostly a whole number.
+func FormatFloatInt(f float64) string { return strconv.FormatFloat(f, 'f', -1, 64) }
+
 // Timestamp formats, by the names in AWS's models.
 const (
 	ISO8601 = "iso8601"
