@@ -13,6 +13,9 @@ func Suggest(written string, options ...string) string {
 	}
 	for _, o := range options {
 		d := distance(norm(written), norm(o))
+		if len(written) > 2 && strings.HasPrefix(norm(o), norm(written)) {
+			d = 1 // cut short
+		}
 		if limit := len(o)/3 + 1; d > limit {
 			continue
 		}
