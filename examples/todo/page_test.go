@@ -21,7 +21,7 @@ func TestPageWithoutScript(t *testing.T) {
 		w := ask(t, h, "GET", path, "")
 		for _, text := range want {
 			if w.Code != 200 || !strings.Contains(w.Body.String(), text) {
-				t.Fatalf("%s: %d without %q:\n%s", path, w.Code, text, w.Body)
+				t.Fatalf("%s: %d without %q", path, w.Code, text)
 			}
 		}
 		return w.Body.String()
@@ -55,11 +55,11 @@ func TestPageKeepsWhatWasRefused(t *testing.T) {
 		w := submit(t, h, path, url.Values{"title": {long}})
 		page := w.Body.String()
 		if w.Code != 422 || !strings.Contains(page, "201 characters") || !strings.Contains(page, `value="`+long) || !strings.Contains(page, button) {
-			t.Errorf("%s: %d\n%s", path, w.Code, page)
+			t.Errorf("%s: status %d, or the page does not show the problem with what was typed", path, w.Code)
 		}
 	}
 	if w := submit(t, h, "/tick/7", url.Values{"done": {"true"}}); w.Code != 404 || !strings.Contains(w.Body.String(), "deleted it") {
-		t.Errorf("a task that is gone: %d\n%s", w.Code, w.Body)
+		t.Errorf("a task that is gone: %d", w.Code)
 	}
 	if w := submit(t, h, "/tick/1", url.Values{"done": {"maybe"}}); w.Code != 400 {
 		t.Errorf("neither done nor open: %d", w.Code)
