@@ -1,0 +1,3 @@
+package guest
+
+func (in *Init) runUserData() {}
