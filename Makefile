@@ -1,0 +1,45 @@
+# make help tells what there is. Everything needs Linux, Go, git and make;
+# what else is missing is installed and named.
+export CGO_ENABLED = 0
+GO      ?= go
+BIN     := slipway
+TIMEOUT ?= 20m
+
+.PHONY: help build up down test unit scenarios check bench generate clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build ./slipway
+	$(GO) build -trimpath -o $(BIN) ./cmd/slipway
+
+up: build ## build, start a server, deploy examples/todo, show it happening
+	@if [ "$$(id -u)" = 0 ]; then ./$(BIN) up examples/todo; else sudo -E ./$(BIN) up examples/todo; fi
+
+down: build ## stop everything (the data stays; ./slipway down --purge removes it)
+	@if [ "$$(id -u)" = 0 ]; then ./$(BIN) down; else sudo -E ./$(BIN) down; fi
+
+test: unit scenarios ## all tests; the ones with instances need root
+
+unit: ## unit tests, and replays of AWS's own wire snapshots
+	$(GO) vet ./...
+	$(GO) test ./... -timeout $(TIMEOUT)
+	cd tools && $(GO) vet ./... && $(GO) test ./...
+	cd test/wire && $(GO) test ./...
+	cd examples/todo && $(GO) vet ./... && $(GO) test ./...
+
+scenarios: build ## the real thing: deploy, roll back, kill -9, clean up (root)
+	cd test/scenarios && SLIPWAY=$(CURDIR)/$(BIN) $(GO) test -count=1 -timeout $(TIMEOUT) -v ./...
+
+check: ## formatting and vet
+	@test -z "$$(gofmt -l cmd internal test tools examples | grep -v zz_generated)" || { gofmt -l cmd internal test tools examples; exit 1; }
+	$(GO) vet ./...
+
+bench: build ## figures: boot, push to live, replacement, load balancer beside nginx
+	cd test/bench && SLIPWAY=$(CURDIR)/$(BIN) $(GO) run .
+
+generate: ## shapes and operation tables from AWS's models
+	cd tools && $(GO) run ./apigen
+
+clean: ## remove what make built
+	rm -f $(BIN)
