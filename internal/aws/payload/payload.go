@@ -228,3 +228,6 @@ func wrongSum(c check) error {
 
 // Close closes the connection's body.
 func (b *Body) Close() error { return b.closer.Close() }
+
+// Done says that the body was read to its end, well or not.
+func (b *Body) Done() bool { return b.err != nil || b.length == 0 }

@@ -297,7 +297,8 @@ func header(svc *model.Service, m *model.Member, f reflect.Value, res *Response)
 		res.Status = int(f.Int())
 	case model.Headers:
 		for _, k := range f.MapKeys() {
-			res.Header.Set(m.WireName()+k.String(), clean(f.MapIndex(k).String()))
+			// As AWS writes it: clients keep the letters of these names as they come.
+			res.Header[strings.ToLower(m.WireName()+k.String())] = []string{clean(f.MapIndex(k).String())}
 		}
 	case model.Header:
 		name := m.WireName()
@@ -341,6 +342,9 @@ func encodePayload(svc *model.Service, m *model.Member, field reflect.Value, res
 	if sh.Kind == model.Stream {
 		if rc, ok := field.Interface().(io.ReadCloser); ok && rc != nil {
 			res.Stream = rc
+			if res.Header.Get("Content-Type") == "" {
+				res.Header.Set("Content-Type", "binary/octet-stream")
+			}
 		}
 		return nil
 	}
