@@ -11,7 +11,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
@@ -27,7 +26,7 @@ const bootTime = 30 * time.Second
 
 // Boot implements machine.Driver.
 func (d *Driver) Boot(ctx context.Context, spec machine.Spec) (machine.Status, error) {
-	if err := validate(&spec); err != nil {
+	if err := machine.CheckSpec(&spec); err != nil {
 		return machine.Status{}, err
 	}
 	release, err := d.locks.take(ctx, spec.ID)
@@ -67,53 +66,6 @@ func (d *Driver) enlist(b *box) error {
 		}
 	}
 	d.machines[b.rec.Spec.ID] = b
-	return nil
-}
-
-// validate completes the Spec and refuses a wrong one.
-func validate(s *machine.Spec) error {
-	bad := func(field, format string, args ...any) error {
-		return fmt.Errorf("%w: %s: %s", machine.ErrInvalid, field, fmt.Sprintf(format, args...))
-	}
-	if !idPattern.MatchString(s.ID) {
-		return bad("ID", "%q must be 1 to 63 of a-z, 0-9 and -, starting with a letter", s.ID)
-	}
-	if s.PrivateIP != "" {
-		ip := net.ParseIP(s.PrivateIP).To4()
-		if _, vpcNet, _ := net.ParseCIDR(vpcCIDR); ip == nil || !vpcNet.Contains(ip) || ip.String() != s.PrivateIP {
-			return bad("PrivateIP", "%q is not an address of %s", s.PrivateIP, vpcCIDR)
-		}
-		if s.PrivateIP == vpcHost || s.PrivateIP == egressAddr {
-			return bad("PrivateIP", "%s is reserved", s.PrivateIP)
-		}
-	}
-	if s.VCPUs < 0 || (s.VCPUs > 0 && s.VCPUs < 0.01) {
-		return bad("VCPUs", "%g is less than 0.01", s.VCPUs)
-	}
-	if s.MemoryBytes < 0 || (s.MemoryBytes > 0 && s.MemoryBytes < 16<<20) {
-		return bad("MemoryBytes", "%d is less than 16 MiB", s.MemoryBytes)
-	}
-	if s.Hostname == "" && s.PrivateIP != "" {
-		s.Hostname = "ip-" + strings.ReplaceAll(s.PrivateIP, ".", "-")
-	} else if s.Hostname == "" {
-		s.Hostname = s.ID
-	}
-	if len(s.Hostname) > 64 || strings.ContainsAny(s.Hostname, "/\n\x00 ") {
-		return bad("Hostname", "%q is not a host name of at most 64 characters", s.Hostname)
-	}
-	for i, m := range s.Mounts {
-		if !filepath.IsAbs(m.Target) || filepath.Clean(m.Target) == "/" {
-			return bad(fmt.Sprintf("Mounts[%d].Target", i), "%q must be an absolute path below /", m.Target)
-		}
-		if !filepath.IsAbs(m.Source) && !idPattern.MatchString(m.Source) {
-			return bad(fmt.Sprintf("Mounts[%d].Source", i), "%q is neither an absolute path nor a volume name", m.Source)
-		}
-	}
-	for i, a := range s.Agents {
-		if !idPattern.MatchString(a.Name) || len(a.Args) == 0 {
-			return bad(fmt.Sprintf("Agents[%d]", i), "needs a name of a-z, 0-9 and -, and a command")
-		}
-	}
 	return nil
 }
 

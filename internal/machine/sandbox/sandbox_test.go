@@ -5,9 +5,9 @@ import (
 	"context"
 	"os"
 	"testing"
-	"time"
 
 	"slipway/internal/machine"
+	"slipway/internal/machine/machinetest"
 )
 
 func open(t testing.TB) *Driver {
@@ -40,22 +40,15 @@ func run(t testing.TB, d *Driver, id string, args ...string) (string, int) {
 	return out.String(), code
 }
 
-func TestBootExecDestroy(t *testing.T) {
-	d := open(t)
-	start := time.Now()
-	s, err := d.Boot(t.Context(), machine.Spec{ID: "i-0001", PrivateIP: "172.31.0.10", VCPUs: 1, MemoryBytes: 256 << 20})
-	if err != nil {
-		c, _ := d.ConsoleOutput("i-0001")
-		t.Fatalf("%v\n%s", err, c)
-	}
-	t.Logf("boot %v %+v", time.Since(start), s)
-	for _, c := range []string{"id; hostname; ls -la / /root /home /tmp /var /var/lib; cat /proc/mounts; ip addr; ip route; ps aux; cat /etc/passwd | tail -3; grep Cap /proc/self/status; ls -la /etc/ | head -60"} {
-		out, code := run(t, d, "i-0001", "sh", "-c", c)
-		t.Logf("%s -> %d\n%s", c, code, out)
-	}
-	start = time.Now()
-	if err := d.Destroy(t.Context(), "i-0001"); err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("destroy %v", time.Since(start))
+func TestConformance(t *testing.T) {
+	machinetest.Run(t, machinetest.Harness{Real: true, Open: func(t *testing.T) machine.Driver {
+		if os.Getuid() != 0 {
+			t.Skip("needs root: it makes namespaces")
+		}
+		d, err := Open(t.Context(), Options{DataDir: t.TempDir()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}})
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	mathrand "math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -22,8 +23,8 @@ import (
 // VPC's range (AWS: "Default VPCs"), +2 its resolver, and the link-local ones
 // are where EC2 and ECS serve metadata and credentials.
 const (
-	vpcCIDR    = "172.31.0.0/16"
-	vpcHost    = "172.31.0.2"
+	vpcCIDR    = machine.VPCCIDR
+	vpcHost    = machine.VPCHost
 	egressAddr = "172.31.0.1"
 	gatewayIP  = "169.254.1.1"
 	gatewayMAC = "02:00:a9:fe:01:01"
@@ -168,6 +169,9 @@ func (v *vpc) attach(link, address string, pid int) error {
 	gw, _ := net.ParseMAC(gatewayMAC)
 	la := netlink.NewLinkAttrs()
 	la.Name, la.HardwareAddr, la.MTU = link, gw, 1500
+	// The kernel announces a carrier at once only for a link whose index differs
+	// from its peer's, else up to a second later; eth0 gets a small index.
+	la.Index = 1<<20 + mathrand.IntN(1<<29)
 	veth := &netlink.Veth{LinkAttrs: la, PeerName: "eth0", PeerHardwareAddr: mac, PeerNamespace: netlink.NsPid(pid)}
 	if err := v.nl.LinkAdd(veth); err != nil {
 		return fmt.Errorf("link %s: %w", link, err)
