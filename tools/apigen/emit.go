@@ -326,8 +326,9 @@ func (p *packagePlan) emitEntry(b *bytes.Buffer, e *entry) {
 	}
 	str("Time", sh.TimestampFormat)
 	str("XMLName", sh.LocationName)
-	uri, _ := namespace(sh.XMLNamespace)
+	uri, prefix := namespace(sh.XMLNamespace)
 	str("XMLNS", uri)
+	str("XMLPrefix", prefix)
 	if sh.Union {
 		b.WriteString(", Union: true")
 	}

@@ -476,7 +476,7 @@ var shapes = []model.Shape{
 		{Name: "Grantee", Shape: 153},
 		{Name: "Permission", Shape: 157},
 	}},
-	153: {Name: "Grantee", Kind: model.Structure, XMLNS: "http://www.w3.org/2001/XMLSchema-instance", Members: []model.Member{
+	153: {Name: "Grantee", Kind: model.Structure, XMLNS: "http://www.w3.org/2001/XMLSchema-instance", XMLPrefix: "xsi", Members: []model.Member{
 		{Name: "DisplayName", Shape: 149},
 		{Name: "EmailAddress", Shape: 154},
 		{Name: "ID", Shape: 150},

@@ -46,8 +46,9 @@ type Shape struct {
 	// XMLName is the element's name of the structure where it is a payload
 	// and not called after its member.
 	XMLName string
-	// XMLNS is the XML namespace URI of the element, or "".
-	XMLNS string
+	// XMLNS is the XML namespace URI of the element, or ""; with XMLPrefix it
+	// is declared for that prefix only.
+	XMLNS, XMLPrefix string
 	// Union structures have exactly one member set.
 	Union bool
 	// Sensitive values never reach a log.

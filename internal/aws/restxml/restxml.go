@@ -272,7 +272,7 @@ func Encode(svc *model.Service, shape int, src any) (*Response, error) {
 // S3's documents are all in this namespace, though the model names it only
 // where a client must write it.
 func namespace(svc *model.Service, sh *model.Shape) string {
-	if sh.XMLNS != "" {
+	if sh.XMLNS != "" && sh.XMLPrefix == "" {
 		return sh.XMLNS
 	}
 	if svc.XMLNamespace != "" {

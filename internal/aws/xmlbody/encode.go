@@ -101,6 +101,9 @@ func namespace(m *model.Member) string {
 func (w *Writer) Value(shape int, name, attrs, timeFormat string, v reflect.Value) {
 	sh := &w.Service.Shapes[shape]
 	if sh.Kind == model.Structure {
+		if sh.XMLPrefix != "" {
+			attrs += ` xmlns:` + sh.XMLPrefix + `="` + sh.XMLNS + `"`
+		}
 		attrs += w.attributes(sh, v)
 	}
 	w.open(name, attrs)
