@@ -1,0 +1,135 @@
+package forward
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// Counters are the connection-level figures of one load balancer, shared by its
+// servers and endpoints.
+type Counters struct {
+	Active    atomic.Int64 // open client and target connections
+	New       atomic.Int64
+	Rejected  atomic.Int64
+	Processed atomic.Int64 // bytes both ways on the client side
+	TLSErrors atomic.Int64
+}
+
+// Server serves one listener's client connections.
+type Server struct {
+	Router   Router
+	Counters *Counters
+	// MaxConns is the limit of client connections; further ones are closed at once.
+	MaxConns int
+
+	sweeper *Sweeper
+	options atomic.Pointer[Options]
+	tls     atomic.Pointer[tls.Config]
+	closing atomic.Bool
+	ctx     context.Context
+	cancel  context.CancelFunc
+
+	mu    sync.Mutex
+	conns map[*clientConn]struct{}
+	wg    sync.WaitGroup
+}
+
+// NewServer returns a server with its first options; tlsConfig is nil for plain HTTP.
+func NewServer(s *Sweeper, r Router, c *Counters, o *Options, tlsConfig *tls.Config) *Server {
+	srv := &Server{Router: r, Counters: c, MaxConns: 100_000, sweeper: s, conns: map[*clientConn]struct{}{}}
+	srv.ctx, srv.cancel = context.WithCancel(context.Background())
+	srv.Configure(o, tlsConfig)
+	return srv
+}
+
+// Configure replaces options and certificates: requests and handshakes that begin
+// later use the new ones.
+func (s *Server) Configure(o *Options, tlsConfig *tls.Config) {
+	s.options.Store(o)
+	s.tls.Store(tlsConfig)
+}
+
+// Serve accepts until the listener is closed. An error of accepting that passes
+// (too many files) is waited out.
+func (s *Server) Serve(ln net.Listener) error {
+	for {
+		nc, err := ln.Accept()
+		if err == nil {
+			s.accept(nc)
+			continue
+		}
+		if errors.Is(err, net.ErrClosed) {
+			return nil
+		}
+		if !errors.Is(err, syscall.EMFILE) && !errors.Is(err, syscall.ENFILE) && !errors.Is(err, syscall.ECONNABORTED) &&
+			!errors.Is(err, syscall.ENOBUFS) && !errors.Is(err, syscall.ENOMEM) {
+			return err
+		}
+		s.Counters.Rejected.Add(1)
+		time.Sleep(5 * time.Millisecond) // there is nothing to wait on: a descriptor becomes free somewhere
+	}
+}
+
+func (s *Server) accept(nc net.Conn) {
+	s.mu.Lock()
+	if s.closing.Load() || len(s.conns) >= s.MaxConns {
+		s.mu.Unlock()
+		s.Counters.Rejected.Add(1)
+		_ = nc.Close()
+		return
+	}
+	c := &clientConn{srv: s}
+	s.conns[c] = struct{}{}
+	s.wg.Add(1)
+	s.mu.Unlock()
+	s.Counters.New.Add(1)
+	s.Counters.Active.Add(1)
+	go func() {
+		defer s.wg.Done()
+		c.run(nc)
+		s.mu.Lock()
+		delete(s.conns, c)
+		s.mu.Unlock()
+		s.Counters.Active.Add(-1)
+	}()
+}
+
+// Shutdown closes idle client connections, lets the others finish their request
+// until the context ends, then cuts them. Close the listener first.
+func (s *Server) Shutdown(ctx context.Context) {
+	s.mu.Lock()
+	s.closing.Store(true)
+	for c := range s.conns {
+		c.closeIfIdle()
+	}
+	s.mu.Unlock()
+	done := make(chan struct{})
+	go func() { s.wg.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		s.mu.Lock()
+		for c := range s.conns {
+			c.killNow()
+		}
+		s.mu.Unlock()
+		s.cancel() // dials in progress
+		<-done
+	}
+	s.cancel()
+}
+
+func addrPort(a net.Addr) netip.AddrPort {
+	if t, ok := a.(*net.TCPAddr); ok {
+		ap := t.AddrPort()
+		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	}
+	return netip.AddrPort{}
+}
