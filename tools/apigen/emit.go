@@ -111,7 +111,11 @@ func (p *packagePlan) emitService(b *bytes.Buffer) {
 	for _, o := range p.ops {
 		p.emitOp(b, o)
 	}
-	b.WriteString(")\n")
+	b.WriteString(")\n\n// Ops returns all of them.\nfunc Ops() []model.AnyOp {\nreturn []model.AnyOp{\n")
+	for _, o := range p.ops {
+		fmt.Fprintf(b, "Op%s,\n", o.name)
+	}
+	b.WriteString("}\n}\n")
 }
 
 // emitRoutes writes what tells one REST operation's requests from another's:

@@ -57,7 +57,7 @@ type errorPlan struct {
 }
 
 func plan(pkg string, m *apiModel, ops []string) (*packagePlan, error) {
-	p := &packagePlan{pkg: pkg, m: m, byKey: map[string]*entry{}, names: map[string]bool{"Service": true}}
+	p := &packagePlan{pkg: pkg, m: m, byKey: map[string]*entry{}, names: map[string]bool{"Service": true, "Ops": true}}
 	sorted := append([]string(nil), ops...)
 	sort.Strings(sorted)
 	for i, name := range sorted {

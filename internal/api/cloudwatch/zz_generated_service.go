@@ -126,3 +126,51 @@ var (
 	OpTagResource              = &model.Op[TagResourceInput, TagResourceOutput]{Service: Service, Name: "TagResource", Input: 294, Output: 295, Method: "POST", URI: "/", ResultWrapper: "TagResourceResult"}
 	OpUntagResource            = &model.Op[UntagResourceInput, UntagResourceOutput]{Service: Service, Name: "UntagResource", Input: 296, Output: 298, Method: "POST", URI: "/", ResultWrapper: "UntagResourceResult"}
 )
+
+// Ops returns all of them.
+func Ops() []model.AnyOp {
+	return []model.AnyOp{
+		OpDeleteAlarmMuteRule,
+		OpDeleteAlarms,
+		OpDeleteAnomalyDetector,
+		OpDeleteDashboards,
+		OpDeleteInsightRules,
+		OpDeleteMetricStream,
+		OpDescribeAlarmHistory,
+		OpDescribeAlarms,
+		OpDescribeAlarmsForMetric,
+		OpDescribeAnomalyDetectors,
+		OpDescribeInsightRules,
+		OpDisableAlarmActions,
+		OpDisableInsightRules,
+		OpEnableAlarmActions,
+		OpEnableInsightRules,
+		OpGetAlarmMuteRule,
+		OpGetDashboard,
+		OpGetInsightRuleReport,
+		OpGetMetricData,
+		OpGetMetricStatistics,
+		OpGetMetricStream,
+		OpGetMetricWidgetImage,
+		OpListAlarmMuteRules,
+		OpListDashboards,
+		OpListManagedInsightRules,
+		OpListMetricStreams,
+		OpListMetrics,
+		OpListTagsForResource,
+		OpPutAlarmMuteRule,
+		OpPutAnomalyDetector,
+		OpPutCompositeAlarm,
+		OpPutDashboard,
+		OpPutInsightRule,
+		OpPutManagedInsightRules,
+		OpPutMetricAlarm,
+		OpPutMetricData,
+		OpPutMetricStream,
+		OpSetAlarmState,
+		OpStartMetricStreams,
+		OpStopMetricStreams,
+		OpTagResource,
+		OpUntagResource,
+	}
+}

@@ -320,3 +320,39 @@ var (
 	OpUpdateRepositoryEncryptionKey = &model.Op[UpdateRepositoryEncryptionKeyInput, UpdateRepositoryEncryptionKeyOutput]{Service: Service, Name: "UpdateRepositoryEncryptionKey", Input: 155, Output: 156, Method: "POST", URI: "/"}
 	OpUpdateRepositoryName          = &model.Op[UpdateRepositoryNameInput, UpdateRepositoryNameOutput]{Service: Service, Name: "UpdateRepositoryName", Input: 157, Output: 158, Method: "POST", URI: "/"}
 )
+
+// Ops returns all of them.
+func Ops() []model.AnyOp {
+	return []model.AnyOp{
+		OpBatchGetCommits,
+		OpBatchGetRepositories,
+		OpCreateBranch,
+		OpCreateCommit,
+		OpCreateRepository,
+		OpCreateUnreferencedMergeCommit,
+		OpDeleteBranch,
+		OpDeleteFile,
+		OpDeleteRepository,
+		OpGetBlob,
+		OpGetBranch,
+		OpGetCommit,
+		OpGetDifferences,
+		OpGetFile,
+		OpGetFolder,
+		OpGetRepository,
+		OpGetRepositoryTriggers,
+		OpListBranches,
+		OpListFileCommitHistory,
+		OpListRepositories,
+		OpListTagsForResource,
+		OpPutFile,
+		OpPutRepositoryTriggers,
+		OpTagResource,
+		OpTestRepositoryTriggers,
+		OpUntagResource,
+		OpUpdateDefaultBranch,
+		OpUpdateRepositoryDescription,
+		OpUpdateRepositoryEncryptionKey,
+		OpUpdateRepositoryName,
+	}
+}

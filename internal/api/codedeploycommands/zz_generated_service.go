@@ -34,3 +34,14 @@ var (
 	OpPutHostCommandAcknowledgement = &model.Op[PutHostCommandAcknowledgementInput, PutHostCommandAcknowledgementOutput]{Service: Service, Name: "PutHostCommandAcknowledgement", Input: 20, Output: 21, Method: "POST", URI: "/"}
 	OpPutHostCommandComplete        = &model.Op[PutHostCommandCompleteInput, PutHostCommandCompleteOutput]{Service: Service, Name: "PutHostCommandComplete", Input: 22, Output: 23, Method: "POST", URI: "/"}
 )
+
+// Ops returns all of them.
+func Ops() []model.AnyOp {
+	return []model.AnyOp{
+		OpGetDeploymentSpecification,
+		OpPollHostCommand,
+		OpPostHostCommandUpdate,
+		OpPutHostCommandAcknowledgement,
+		OpPutHostCommandComplete,
+	}
+}

@@ -152,3 +152,53 @@ var (
 	OpUpdateActionType                 = &model.Op[UpdateActionTypeInput, UpdateActionTypeOutput]{Service: Service, Name: "UpdateActionType", Input: 406, Output: 407, Method: "POST", URI: "/"}
 	OpUpdatePipeline                   = &model.Op[UpdatePipelineInput, UpdatePipelineOutput]{Service: Service, Name: "UpdatePipeline", Input: 408, Output: 409, Method: "POST", URI: "/"}
 )
+
+// Ops returns all of them.
+func Ops() []model.AnyOp {
+	return []model.AnyOp{
+		OpAcknowledgeJob,
+		OpAcknowledgeThirdPartyJob,
+		OpCreateCustomActionType,
+		OpCreatePipeline,
+		OpDeleteCustomActionType,
+		OpDeletePipeline,
+		OpDeleteWebhook,
+		OpDeregisterWebhookWithThirdParty,
+		OpDisableStageTransition,
+		OpEnableStageTransition,
+		OpGetActionType,
+		OpGetJobDetails,
+		OpGetPipeline,
+		OpGetPipelineExecution,
+		OpGetPipelineState,
+		OpGetThirdPartyJobDetails,
+		OpListActionExecutions,
+		OpListActionTypes,
+		OpListDeployActionExecutionTargets,
+		OpListPipelineExecutions,
+		OpListPipelines,
+		OpListRuleExecutions,
+		OpListRuleTypes,
+		OpListTagsForResource,
+		OpListWebhooks,
+		OpOverrideStageCondition,
+		OpPollForJobs,
+		OpPollForThirdPartyJobs,
+		OpPutActionRevision,
+		OpPutApprovalResult,
+		OpPutJobFailureResult,
+		OpPutJobSuccessResult,
+		OpPutThirdPartyJobFailureResult,
+		OpPutThirdPartyJobSuccessResult,
+		OpPutWebhook,
+		OpRegisterWebhookWithThirdParty,
+		OpRetryStageExecution,
+		OpRollbackStage,
+		OpStartPipelineExecution,
+		OpStopPipelineExecution,
+		OpTagResource,
+		OpUntagResource,
+		OpUpdateActionType,
+		OpUpdatePipeline,
+	}
+}

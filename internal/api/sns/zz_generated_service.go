@@ -140,3 +140,51 @@ var (
 	OpUntagResource                      = &model.Op[UntagResourceInput, UntagResourceOutput]{Service: Service, Name: "UntagResource", Input: 145, Output: 147, Method: "POST", URI: "/", ResultWrapper: "UntagResourceResult"}
 	OpVerifySMSSandboxPhoneNumber        = &model.Op[VerifySMSSandboxPhoneNumberInput, VerifySMSSandboxPhoneNumberOutput]{Service: Service, Name: "VerifySMSSandboxPhoneNumber", Input: 148, Output: 150, Method: "POST", URI: "/", ResultWrapper: "VerifySMSSandboxPhoneNumberResult"}
 )
+
+// Ops returns all of them.
+func Ops() []model.AnyOp {
+	return []model.AnyOp{
+		OpAddPermission,
+		OpCheckIfPhoneNumberIsOptedOut,
+		OpConfirmSubscription,
+		OpCreatePlatformApplication,
+		OpCreatePlatformEndpoint,
+		OpCreateSMSSandboxPhoneNumber,
+		OpCreateTopic,
+		OpDeleteEndpoint,
+		OpDeletePlatformApplication,
+		OpDeleteSMSSandboxPhoneNumber,
+		OpDeleteTopic,
+		OpGetDataProtectionPolicy,
+		OpGetEndpointAttributes,
+		OpGetPlatformApplicationAttributes,
+		OpGetSMSAttributes,
+		OpGetSMSSandboxAccountStatus,
+		OpGetSubscriptionAttributes,
+		OpGetTopicAttributes,
+		OpListEndpointsByPlatformApplication,
+		OpListOriginationNumbers,
+		OpListPhoneNumbersOptedOut,
+		OpListPlatformApplications,
+		OpListSMSSandboxPhoneNumbers,
+		OpListSubscriptions,
+		OpListSubscriptionsByTopic,
+		OpListTagsForResource,
+		OpListTopics,
+		OpOptInPhoneNumber,
+		OpPublish,
+		OpPublishBatch,
+		OpPutDataProtectionPolicy,
+		OpRemovePermission,
+		OpSetEndpointAttributes,
+		OpSetPlatformApplicationAttributes,
+		OpSetSMSAttributes,
+		OpSetSubscriptionAttributes,
+		OpSetTopicAttributes,
+		OpSubscribe,
+		OpTagResource,
+		OpUnsubscribe,
+		OpUntagResource,
+		OpVerifySMSSandboxPhoneNumber,
+	}
+}

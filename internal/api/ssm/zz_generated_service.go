@@ -320,3 +320,28 @@ var (
 	OpSendCommand                 = &model.Op[SendCommandInput, SendCommandOutput]{Service: Service, Name: "SendCommand", Input: 170, Output: 174, Method: "POST", URI: "/"}
 	OpUnlabelParameterVersion     = &model.Op[UnlabelParameterVersionInput, UnlabelParameterVersionOutput]{Service: Service, Name: "UnlabelParameterVersion", Input: 175, Output: 176, Method: "POST", URI: "/"}
 )
+
+// Ops returns all of them.
+func Ops() []model.AnyOp {
+	return []model.AnyOp{
+		OpAddTagsToResource,
+		OpCancelCommand,
+		OpDeleteParameter,
+		OpDeleteParameters,
+		OpDescribeInstanceInformation,
+		OpDescribeParameters,
+		OpGetCommandInvocation,
+		OpGetParameter,
+		OpGetParameterHistory,
+		OpGetParameters,
+		OpGetParametersByPath,
+		OpLabelParameterVersion,
+		OpListCommandInvocations,
+		OpListCommands,
+		OpListTagsForResource,
+		OpPutParameter,
+		OpRemoveTagsFromResource,
+		OpSendCommand,
+		OpUnlabelParameterVersion,
+	}
+}

@@ -51,3 +51,17 @@ var (
 	OpGetFederationToken         = &model.Op[GetFederationTokenInput, GetFederationTokenOutput]{Service: Service, Name: "GetFederationToken", Input: 52, Output: 55, Method: "POST", URI: "/", ResultWrapper: "GetFederationTokenResult"}
 	OpGetSessionToken            = &model.Op[GetSessionTokenInput, GetSessionTokenOutput]{Service: Service, Name: "GetSessionToken", Input: 58, Output: 59, Method: "POST", URI: "/", ResultWrapper: "GetSessionTokenResult"}
 )
+
+// Ops returns all of them.
+func Ops() []model.AnyOp {
+	return []model.AnyOp{
+		OpAssumeRole,
+		OpAssumeRoleWithSAML,
+		OpAssumeRoleWithWebIdentity,
+		OpDecodeAuthorizationMessage,
+		OpGetAccessKeyInfo,
+		OpGetCallerIdentity,
+		OpGetFederationToken,
+		OpGetSessionToken,
+	}
+}

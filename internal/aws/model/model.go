@@ -83,3 +83,28 @@ type Route struct {
 	Query      []string // "uploads", "list-type=2": what the query string must hold
 	Headers    []string // headers that must be there
 }
+
+// AnyOp is an Op whatever its types.
+type AnyOp interface {
+	Of() *Service
+	OpName() string
+	// Schemas are the indexes of input and output in Service.Shapes.
+	Schemas() (input, output int)
+	NewInput() any
+	NewOutput() any
+}
+
+// Of returns the service.
+func (o *Op[I, O]) Of() *Service { return o.Service }
+
+// OpName returns the operation's name.
+func (o *Op[I, O]) OpName() string { return o.Name }
+
+// Schemas returns the indexes of input and output in Service.Shapes.
+func (o *Op[I, O]) Schemas() (input, output int) { return o.Input, o.Output }
+
+// NewInput returns a new *I.
+func (o *Op[I, O]) NewInput() any { return new(I) }
+
+// NewOutput returns a new *O.
+func (o *Op[I, O]) NewOutput() any { return new(O) }
