@@ -19,7 +19,6 @@ import (
 func TestGracefulStop(t *testing.T) {
 	entered, release := make(chan struct{}), make(chan struct{})
 	s, _ := testServer(t)
-	s.now = func() time.Time { return time.Now() }
 	pr, pw := io.Pipe() // the log says where it listens
 	s.log = slog.New(slog.NewJSONHandler(pw, nil))
 	ctx, cancel := context.WithCancel(t.Context())
