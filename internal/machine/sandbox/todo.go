@@ -26,6 +26,3 @@ func (d *Driver) RemoveImage(ctx context.Context, id string) error {
 func (d *Driver) RemoveVolume(ctx context.Context, name string) error {
 	return fmt.Errorf("remove volume: %w", machine.ErrUnsupported)
 }
-
-// Run implements machine.Driver.
-func (d *Driver) Run(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }

@@ -168,11 +168,11 @@ func (v *vpc) attach(link, address string, pid int) error {
 	}
 	gw, _ := net.ParseMAC(gatewayMAC)
 	la := netlink.NewLinkAttrs()
-	la.Name, la.HardwareAddr, la.MTU = link, gw, 1500
+	la.Name, la.HardwareAddr, la.MTU = link, gw, mtu
 	// The kernel announces a carrier at once only for a link whose index differs
 	// from its peer's, else up to a second later; eth0 gets a small index.
 	la.Index = 1<<20 + mathrand.IntN(1<<29)
-	veth := &netlink.Veth{LinkAttrs: la, PeerName: "eth0", PeerHardwareAddr: mac, PeerNamespace: netlink.NsPid(pid)}
+	veth := &netlink.Veth{LinkAttrs: la, PeerName: "eth0", PeerHardwareAddr: mac, PeerMTU: mtu, PeerNamespace: netlink.NsPid(pid)}
 	if err := v.nl.LinkAdd(veth); err != nil {
 		return fmt.Errorf("link %s: %w", link, err)
 	}
