@@ -25,7 +25,7 @@ type Agent struct {
 	exec  *executor
 
 	mu      sync.Mutex
-	flying  map[string]bool // commands being worked on, by identifier
+	flying  map[string]bool // commands being worked on, by execution and event
 	slots   chan struct{}
 	workers sync.WaitGroup
 }
@@ -47,11 +47,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	defer a.workers.Wait()
 	for _, c := range left {
-		a.fly(c.HostCommandIdentifier)
-		a.workers.Go(func() {
-			defer a.land(c.HostCommandIdentifier)
-			a.deliver(ctx, c)
-		})
+		a.workers.Go(func() { a.deliver(ctx, c) })
 	}
 	a.cfg.Log.Info("polling for commands", "host", a.cfg.Host, "version", Version)
 	back := backoff{max: a.cfg.MaxBackoff}
@@ -91,7 +87,8 @@ func (a *Agent) start(ctx context.Context, c *hostCommand) {
 		pause(ctx, time.Second)
 		return
 	}
-	if !a.fly(c.HostCommandIdentifier) { // offered again although it is being worked on
+	key := c.DeploymentExecutionId + " " + c.CommandName // the identifier may differ from one delivery to the next
+	if !a.fly(key) { // offered again although it is being worked on
 		<-a.slots
 		pause(ctx, 100*time.Millisecond)
 		return
@@ -101,7 +98,7 @@ func (a *Agent) start(ctx context.Context, c *hostCommand) {
 		once := sync.OnceFunc(func() { close(taken) })
 		defer once()
 		defer func() { <-a.slots }()
-		defer a.land(c.HostCommandIdentifier)
+		defer a.land(key)
 		a.work(ctx, c, once)
 	})
 	<-taken // a poll before the acknowledgement would be offered the same command again
