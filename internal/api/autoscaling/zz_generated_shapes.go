@@ -132,6 +132,7 @@ type AutoScalingGroup struct {
 	AvailabilityZoneImpairmentPolicy *AvailabilityZoneImpairmentPolicy `json:",omitempty"`
 	CapacityReservationSpecification *CapacityReservationSpecification `json:",omitempty"`
 	InstanceLifecyclePolicy          *InstanceLifecyclePolicy          `json:",omitempty"`
+	Operator                         *Operator                         `json:",omitempty"`
 }
 
 // AutoScalingInstanceDetails is a shape of AWS's API.
@@ -286,6 +287,7 @@ type CreateAutoScalingGroupInput struct {
 	SkipZonalShiftValidation         *bool                             `json:",omitempty"`
 	CapacityReservationSpecification *CapacityReservationSpecification `json:",omitempty"`
 	InstanceLifecyclePolicy          *InstanceLifecyclePolicy          `json:",omitempty"`
+	Operator                         *Operator                         `json:",omitempty"`
 }
 
 // CreateAutoScalingGroupOutput is a shape of AWS's API.
@@ -440,11 +442,12 @@ type DescribeAdjustmentTypesOutput struct {
 
 // DescribeAutoScalingGroupsInput is a shape of AWS's API.
 type DescribeAutoScalingGroupsInput struct {
-	AutoScalingGroupNames []string `json:",omitempty"`
-	NextToken             *string  `json:",omitempty"`
-	MaxRecords            *int64   `json:",omitempty"`
-	Filters               []Filter `json:",omitempty"`
-	IncludeInstances      *bool    `json:",omitempty"`
+	AutoScalingGroupNames   []string `json:",omitempty"`
+	NextToken               *string  `json:",omitempty"`
+	MaxRecords              *int64   `json:",omitempty"`
+	Filters                 []Filter `json:",omitempty"`
+	IncludeInstances        *bool    `json:",omitempty"`
+	IncludeManagedResources *bool    `json:",omitempty"`
 }
 
 // DescribeAutoScalingGroupsOutput is a shape of AWS's API.
@@ -455,9 +458,10 @@ type DescribeAutoScalingGroupsOutput struct {
 
 // DescribeAutoScalingInstancesInput is a shape of AWS's API.
 type DescribeAutoScalingInstancesInput struct {
-	InstanceIds []string `json:",omitempty"`
-	MaxRecords  *int64   `json:",omitempty"`
-	NextToken   *string  `json:",omitempty"`
+	InstanceIds             []string `json:",omitempty"`
+	MaxRecords              *int64   `json:",omitempty"`
+	NextToken               *string  `json:",omitempty"`
+	IncludeManagedResources *bool    `json:",omitempty"`
 }
 
 // DescribeAutoScalingInstancesOutput is a shape of AWS's API.
@@ -560,9 +564,10 @@ type DescribeMetricCollectionTypesOutput struct {
 
 // DescribeNotificationConfigurationsInput is a shape of AWS's API.
 type DescribeNotificationConfigurationsInput struct {
-	AutoScalingGroupNames []string `json:",omitempty"`
-	NextToken             *string  `json:",omitempty"`
-	MaxRecords            *int64   `json:",omitempty"`
+	AutoScalingGroupNames   []string `json:",omitempty"`
+	NextToken               *string  `json:",omitempty"`
+	MaxRecords              *int64   `json:",omitempty"`
+	IncludeManagedResources *bool    `json:",omitempty"`
 }
 
 // DescribeNotificationConfigurationsOutput is a shape of AWS's API.
@@ -573,11 +578,12 @@ type DescribeNotificationConfigurationsOutput struct {
 
 // DescribePoliciesInput is a shape of AWS's API.
 type DescribePoliciesInput struct {
-	AutoScalingGroupName *string  `json:",omitempty"`
-	PolicyNames          []string `json:",omitempty"`
-	PolicyTypes          []string `json:",omitempty"`
-	NextToken            *string  `json:",omitempty"`
-	MaxRecords           *int64   `json:",omitempty"`
+	AutoScalingGroupName    *string  `json:",omitempty"`
+	PolicyNames             []string `json:",omitempty"`
+	PolicyTypes             []string `json:",omitempty"`
+	NextToken               *string  `json:",omitempty"`
+	MaxRecords              *int64   `json:",omitempty"`
+	IncludeManagedResources *bool    `json:",omitempty"`
 }
 
 // DescribePoliciesOutput is a shape of AWS's API.
@@ -588,12 +594,13 @@ type DescribePoliciesOutput struct {
 
 // DescribeScalingActivitiesInput is a shape of AWS's API.
 type DescribeScalingActivitiesInput struct {
-	ActivityIds          []string `json:",omitempty"`
-	AutoScalingGroupName *string  `json:",omitempty"`
-	IncludeDeletedGroups *bool    `json:",omitempty"`
-	MaxRecords           *int64   `json:",omitempty"`
-	NextToken            *string  `json:",omitempty"`
-	Filters              []Filter `json:",omitempty"`
+	ActivityIds             []string `json:",omitempty"`
+	AutoScalingGroupName    *string  `json:",omitempty"`
+	IncludeDeletedGroups    *bool    `json:",omitempty"`
+	MaxRecords              *int64   `json:",omitempty"`
+	NextToken               *string  `json:",omitempty"`
+	Filters                 []Filter `json:",omitempty"`
+	IncludeManagedResources *bool    `json:",omitempty"`
 }
 
 // DescribeScalingActivitiesOutput is a shape of AWS's API.
@@ -613,12 +620,13 @@ type DescribeScalingProcessTypesOutput struct {
 
 // DescribeScheduledActionsInput is a shape of AWS's API.
 type DescribeScheduledActionsInput struct {
-	AutoScalingGroupName *string    `json:",omitempty"`
-	ScheduledActionNames []string   `json:",omitempty"`
-	StartTime            *time.Time `json:",omitempty"`
-	EndTime              *time.Time `json:",omitempty"`
-	NextToken            *string    `json:",omitempty"`
-	MaxRecords           *int64     `json:",omitempty"`
+	AutoScalingGroupName    *string    `json:",omitempty"`
+	ScheduledActionNames    []string   `json:",omitempty"`
+	StartTime               *time.Time `json:",omitempty"`
+	EndTime                 *time.Time `json:",omitempty"`
+	NextToken               *string    `json:",omitempty"`
+	MaxRecords              *int64     `json:",omitempty"`
+	IncludeManagedResources *bool      `json:",omitempty"`
 }
 
 // DescribeScheduledActionsOutput is a shape of AWS's API.
@@ -629,9 +637,10 @@ type DescribeScheduledActionsOutput struct {
 
 // DescribeTagsInput is a shape of AWS's API.
 type DescribeTagsInput struct {
-	Filters    []Filter `json:",omitempty"`
-	NextToken  *string  `json:",omitempty"`
-	MaxRecords *int64   `json:",omitempty"`
+	Filters                 []Filter `json:",omitempty"`
+	NextToken               *string  `json:",omitempty"`
+	MaxRecords              *int64   `json:",omitempty"`
+	IncludeManagedResources *bool    `json:",omitempty"`
 }
 
 // DescribeTagsOutput is a shape of AWS's API.
@@ -733,6 +742,11 @@ type DisableMetricsCollectionInput struct {
 
 // DisableMetricsCollectionOutput is a shape of AWS's API.
 type DisableMetricsCollectionOutput struct {
+}
+
+// DistributionSegment is a shape of AWS's API.
+type DistributionSegment struct {
+	TargetCapacityTypes []string `json:",omitempty"`
 }
 
 // Ebs is a shape of AWS's API.
@@ -946,12 +960,13 @@ type InstanceReusePolicy struct {
 
 // InstancesDistribution is a shape of AWS's API.
 type InstancesDistribution struct {
-	OnDemandAllocationStrategy          *string `json:",omitempty"`
-	OnDemandBaseCapacity                *int64  `json:",omitempty"`
-	OnDemandPercentageAboveBaseCapacity *int64  `json:",omitempty"`
-	SpotAllocationStrategy              *string `json:",omitempty"`
-	SpotInstancePools                   *int64  `json:",omitempty"`
-	SpotMaxPrice                        *string `json:",omitempty"`
+	OnDemandAllocationStrategy          *string               `json:",omitempty"`
+	OnDemandBaseCapacity                *int64                `json:",omitempty"`
+	OnDemandPercentageAboveBaseCapacity *int64                `json:",omitempty"`
+	SpotAllocationStrategy              *string               `json:",omitempty"`
+	SpotInstancePools                   *int64                `json:",omitempty"`
+	SpotMaxPrice                        *string               `json:",omitempty"`
+	DistributionSegments                []DistributionSegment `json:",omitempty"`
 }
 
 // LaunchConfiguration is a shape of AWS's API.
@@ -1147,6 +1162,11 @@ type NotificationConfiguration struct {
 	AutoScalingGroupName *string `json:",omitempty"`
 	TopicARN             *string `json:",omitempty"`
 	NotificationType     *string `json:",omitempty"`
+}
+
+// Operator is a shape of AWS's API.
+type Operator struct {
+	Principal *string `json:",omitempty"`
 }
 
 // PerformanceFactorReferenceRequest is a shape of AWS's API.
@@ -1523,13 +1543,16 @@ type TargetTrackingMetricStat struct {
 
 // TerminateInstanceInAutoScalingGroupInput is a shape of AWS's API.
 type TerminateInstanceInAutoScalingGroupInput struct {
-	InstanceId                     *string `json:",omitempty"`
-	ShouldDecrementDesiredCapacity *bool   `json:",omitempty"`
+	InstanceId                     *string  `json:",omitempty"`
+	ShouldDecrementDesiredCapacity *bool    `json:",omitempty"`
+	AutoScalingGroupName           *string  `json:",omitempty"`
+	InstanceIds                    []string `json:",omitempty"`
 }
 
 // TerminateInstanceInAutoScalingGroupOutput is a shape of AWS's API.
 type TerminateInstanceInAutoScalingGroupOutput struct {
-	Activity *Activity `json:",omitempty"`
+	Activity   *Activity  `json:",omitempty"`
+	Activities []Activity `json:",omitempty"`
 }
 
 // TotalLocalStorageGBRequest is a shape of AWS's API.

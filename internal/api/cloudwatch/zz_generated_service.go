@@ -17,7 +17,7 @@ var Service = &model.Service{
 	Errors: map[string]model.ErrorShape{
 		"ConcurrentModificationException":      {Code: "ConcurrentModificationException", Status: 429, Sender: true},
 		"ConflictException":                    {Code: "ConflictException", Status: 409, Sender: true},
-		"DashboardInvalidInputError":           {Code: "DashboardInvalidInputError", Status: 400, Sender: true, Shape: 300, Query: "InvalidParameterInput"},
+		"DashboardInvalidInputError":           {Code: "DashboardInvalidInputError", Status: 400, Sender: true, Shape: 310, Query: "InvalidParameterInput"},
 		"DashboardNotFoundError":               {Code: "DashboardNotFoundError", Status: 404, Sender: true, Query: "ResourceNotFound"},
 		"InternalServiceFault":                 {Code: "InternalServiceFault", Status: 500, Sender: false, Query: "InternalServiceError"},
 		"InvalidFormatFault":                   {Code: "InvalidFormatFault", Status: 400, Sender: true, Query: "InvalidFormat"},
@@ -28,7 +28,7 @@ var Service = &model.Service{
 		"LimitExceededFault":                   {Code: "LimitExceededFault", Status: 400, Sender: true, Query: "LimitExceeded"},
 		"MissingRequiredParameterException":    {Code: "MissingRequiredParameterException", Status: 400, Sender: true, Query: "MissingParameter"},
 		"ResourceNotFound":                     {Code: "ResourceNotFound", Status: 404, Sender: true},
-		"ResourceNotFoundException":            {Code: "ResourceNotFoundException", Status: 404, Sender: true, Shape: 302},
+		"ResourceNotFoundException":            {Code: "ResourceNotFoundException", Status: 404, Sender: true, Shape: 312},
 	},
 	Shapes: shapes,
 	Operations: []string{
@@ -85,46 +85,46 @@ var Service = &model.Service{
 var (
 	OpDeleteAlarmMuteRule      = &model.Op[DeleteAlarmMuteRuleInput, DeleteAlarmMuteRuleOutput]{Service: Service, Name: "DeleteAlarmMuteRule", Input: 0, Output: 2, Method: "POST", URI: "/"}
 	OpDeleteAlarms             = &model.Op[DeleteAlarmsInput, DeleteAlarmsOutput]{Service: Service, Name: "DeleteAlarms", Input: 3, Output: 6, Method: "POST", URI: "/"}
-	OpDeleteAnomalyDetector    = &model.Op[DeleteAnomalyDetectorInput, DeleteAnomalyDetectorOutput]{Service: Service, Name: "DeleteAnomalyDetector", Input: 7, Output: 29, Method: "POST", URI: "/", ResultWrapper: "DeleteAnomalyDetectorResult"}
-	OpDeleteDashboards         = &model.Op[DeleteDashboardsInput, DeleteDashboardsOutput]{Service: Service, Name: "DeleteDashboards", Input: 30, Output: 33, Method: "POST", URI: "/", ResultWrapper: "DeleteDashboardsResult"}
-	OpDeleteInsightRules       = &model.Op[DeleteInsightRulesInput, DeleteInsightRulesOutput]{Service: Service, Name: "DeleteInsightRules", Input: 34, Output: 37, Method: "POST", URI: "/", ResultWrapper: "DeleteInsightRulesResult"}
-	OpDeleteMetricStream       = &model.Op[DeleteMetricStreamInput, DeleteMetricStreamOutput]{Service: Service, Name: "DeleteMetricStream", Input: 44, Output: 46, Method: "POST", URI: "/", ResultWrapper: "DeleteMetricStreamResult"}
-	OpDescribeAlarmHistory     = &model.Op[DescribeAlarmHistoryInput, DescribeAlarmHistoryOutput]{Service: Service, Name: "DescribeAlarmHistory", Input: 47, Output: 56, Method: "POST", URI: "/", ResultWrapper: "DescribeAlarmHistoryResult"}
-	OpDescribeAlarms           = &model.Op[DescribeAlarmsInput, DescribeAlarmsOutput]{Service: Service, Name: "DescribeAlarms", Input: 64, Output: 68, Method: "POST", URI: "/", ResultWrapper: "DescribeAlarmsResult"}
-	OpDescribeAlarmsForMetric  = &model.Op[DescribeAlarmsForMetricInput, DescribeAlarmsForMetricOutput]{Service: Service, Name: "DescribeAlarmsForMetric", Input: 99, Output: 100, Method: "POST", URI: "/", ResultWrapper: "DescribeAlarmsForMetricResult"}
-	OpDescribeAnomalyDetectors = &model.Op[DescribeAnomalyDetectorsInput, DescribeAnomalyDetectorsOutput]{Service: Service, Name: "DescribeAnomalyDetectors", Input: 101, Output: 105, Method: "POST", URI: "/", ResultWrapper: "DescribeAnomalyDetectorsResult"}
-	OpDescribeInsightRules     = &model.Op[DescribeInsightRulesInput, DescribeInsightRulesOutput]{Service: Service, Name: "DescribeInsightRules", Input: 115, Output: 117, Method: "POST", URI: "/", ResultWrapper: "DescribeInsightRulesResult"}
-	OpDisableAlarmActions      = &model.Op[DisableAlarmActionsInput, DisableAlarmActionsOutput]{Service: Service, Name: "DisableAlarmActions", Input: 125, Output: 126, Method: "POST", URI: "/"}
-	OpDisableInsightRules      = &model.Op[DisableInsightRulesInput, DisableInsightRulesOutput]{Service: Service, Name: "DisableInsightRules", Input: 127, Output: 128, Method: "POST", URI: "/", ResultWrapper: "DisableInsightRulesResult"}
-	OpEnableAlarmActions       = &model.Op[EnableAlarmActionsInput, EnableAlarmActionsOutput]{Service: Service, Name: "EnableAlarmActions", Input: 129, Output: 130, Method: "POST", URI: "/"}
-	OpEnableInsightRules       = &model.Op[EnableInsightRulesInput, EnableInsightRulesOutput]{Service: Service, Name: "EnableInsightRules", Input: 131, Output: 132, Method: "POST", URI: "/", ResultWrapper: "EnableInsightRulesResult"}
-	OpGetAlarmMuteRule         = &model.Op[GetAlarmMuteRuleInput, GetAlarmMuteRuleOutput]{Service: Service, Name: "GetAlarmMuteRule", Input: 133, Output: 134, Method: "POST", URI: "/", ResultWrapper: "GetAlarmMuteRuleResult"}
-	OpGetDashboard             = &model.Op[GetDashboardInput, GetDashboardOutput]{Service: Service, Name: "GetDashboard", Input: 145, Output: 146, Method: "POST", URI: "/", ResultWrapper: "GetDashboardResult"}
-	OpGetInsightRuleReport     = &model.Op[GetInsightRuleReportInput, GetInsightRuleReportOutput]{Service: Service, Name: "GetInsightRuleReport", Input: 149, Output: 154, Method: "POST", URI: "/", ResultWrapper: "GetInsightRuleReportResult"}
-	OpGetMetricData            = &model.Op[GetMetricDataInput, GetMetricDataOutput]{Service: Service, Name: "GetMetricData", Input: 168, Output: 172, Method: "POST", URI: "/", ResultWrapper: "GetMetricDataResult"}
-	OpGetMetricStatistics      = &model.Op[GetMetricStatisticsInput, GetMetricStatisticsOutput]{Service: Service, Name: "GetMetricStatistics", Input: 183, Output: 186, Method: "POST", URI: "/", ResultWrapper: "GetMetricStatisticsResult"}
-	OpGetMetricStream          = &model.Op[GetMetricStreamInput, GetMetricStreamOutput]{Service: Service, Name: "GetMetricStream", Input: 190, Output: 191, Method: "POST", URI: "/", ResultWrapper: "GetMetricStreamResult"}
-	OpGetMetricWidgetImage     = &model.Op[GetMetricWidgetImageInput, GetMetricWidgetImageOutput]{Service: Service, Name: "GetMetricWidgetImage", Input: 205, Output: 208, Method: "POST", URI: "/", ResultWrapper: "GetMetricWidgetImageResult"}
-	OpListAlarmMuteRules       = &model.Op[ListAlarmMuteRulesInput, ListAlarmMuteRulesOutput]{Service: Service, Name: "ListAlarmMuteRules", Input: 210, Output: 212, Method: "POST", URI: "/", ResultWrapper: "ListAlarmMuteRulesResult"}
-	OpListDashboards           = &model.Op[ListDashboardsInput, ListDashboardsOutput]{Service: Service, Name: "ListDashboards", Input: 215, Output: 217, Method: "POST", URI: "/", ResultWrapper: "ListDashboardsResult"}
-	OpListManagedInsightRules  = &model.Op[ListManagedInsightRulesInput, ListManagedInsightRulesOutput]{Service: Service, Name: "ListManagedInsightRules", Input: 222, Output: 223, Method: "POST", URI: "/", ResultWrapper: "ListManagedInsightRulesResult"}
-	OpListMetricStreams        = &model.Op[ListMetricStreamsInput, ListMetricStreamsOutput]{Service: Service, Name: "ListMetricStreams", Input: 228, Output: 230, Method: "POST", URI: "/", ResultWrapper: "ListMetricStreamsResult"}
-	OpListMetrics              = &model.Op[ListMetricsInput, ListMetricsOutput]{Service: Service, Name: "ListMetrics", Input: 233, Output: 238, Method: "POST", URI: "/", ResultWrapper: "ListMetricsResult"}
-	OpListTagsForResource      = &model.Op[ListTagsForResourceInput, ListTagsForResourceOutput]{Service: Service, Name: "ListTagsForResource", Input: 241, Output: 242, Method: "POST", URI: "/", ResultWrapper: "ListTagsForResourceResult"}
-	OpPutAlarmMuteRule         = &model.Op[PutAlarmMuteRuleInput, PutAlarmMuteRuleOutput]{Service: Service, Name: "PutAlarmMuteRule", Input: 247, Output: 248, Method: "POST", URI: "/"}
-	OpPutAnomalyDetector       = &model.Op[PutAnomalyDetectorInput, PutAnomalyDetectorOutput]{Service: Service, Name: "PutAnomalyDetector", Input: 249, Output: 250, Method: "POST", URI: "/", ResultWrapper: "PutAnomalyDetectorResult"}
-	OpPutCompositeAlarm        = &model.Op[PutCompositeAlarmInput, PutCompositeAlarmOutput]{Service: Service, Name: "PutCompositeAlarm", Input: 251, Output: 252, Method: "POST", URI: "/"}
-	OpPutDashboard             = &model.Op[PutDashboardInput, PutDashboardOutput]{Service: Service, Name: "PutDashboard", Input: 253, Output: 254, Method: "POST", URI: "/", ResultWrapper: "PutDashboardResult"}
-	OpPutInsightRule           = &model.Op[PutInsightRuleInput, PutInsightRuleOutput]{Service: Service, Name: "PutInsightRule", Input: 259, Output: 260, Method: "POST", URI: "/", ResultWrapper: "PutInsightRuleResult"}
-	OpPutManagedInsightRules   = &model.Op[PutManagedInsightRulesInput, PutManagedInsightRulesOutput]{Service: Service, Name: "PutManagedInsightRules", Input: 261, Output: 264, Method: "POST", URI: "/", ResultWrapper: "PutManagedInsightRulesResult"}
-	OpPutMetricAlarm           = &model.Op[PutMetricAlarmInput, PutMetricAlarmOutput]{Service: Service, Name: "PutMetricAlarm", Input: 265, Output: 266, Method: "POST", URI: "/"}
-	OpPutMetricData            = &model.Op[PutMetricDataInput, PutMetricDataOutput]{Service: Service, Name: "PutMetricData", Input: 267, Output: 284, Method: "POST", URI: "/"}
-	OpPutMetricStream          = &model.Op[PutMetricStreamInput, PutMetricStreamOutput]{Service: Service, Name: "PutMetricStream", Input: 285, Output: 286, Method: "POST", URI: "/", ResultWrapper: "PutMetricStreamResult"}
-	OpSetAlarmState            = &model.Op[SetAlarmStateInput, SetAlarmStateOutput]{Service: Service, Name: "SetAlarmState", Input: 287, Output: 288, Method: "POST", URI: "/"}
-	OpStartMetricStreams       = &model.Op[StartMetricStreamsInput, StartMetricStreamsOutput]{Service: Service, Name: "StartMetricStreams", Input: 289, Output: 291, Method: "POST", URI: "/", ResultWrapper: "StartMetricStreamsResult"}
-	OpStopMetricStreams        = &model.Op[StopMetricStreamsInput, StopMetricStreamsOutput]{Service: Service, Name: "StopMetricStreams", Input: 292, Output: 293, Method: "POST", URI: "/", ResultWrapper: "StopMetricStreamsResult"}
-	OpTagResource              = &model.Op[TagResourceInput, TagResourceOutput]{Service: Service, Name: "TagResource", Input: 294, Output: 295, Method: "POST", URI: "/", ResultWrapper: "TagResourceResult"}
-	OpUntagResource            = &model.Op[UntagResourceInput, UntagResourceOutput]{Service: Service, Name: "UntagResource", Input: 296, Output: 298, Method: "POST", URI: "/", ResultWrapper: "UntagResourceResult"}
+	OpDeleteAnomalyDetector    = &model.Op[DeleteAnomalyDetectorInput, DeleteAnomalyDetectorOutput]{Service: Service, Name: "DeleteAnomalyDetector", Input: 7, Output: 30, Method: "POST", URI: "/", ResultWrapper: "DeleteAnomalyDetectorResult"}
+	OpDeleteDashboards         = &model.Op[DeleteDashboardsInput, DeleteDashboardsOutput]{Service: Service, Name: "DeleteDashboards", Input: 31, Output: 34, Method: "POST", URI: "/", ResultWrapper: "DeleteDashboardsResult"}
+	OpDeleteInsightRules       = &model.Op[DeleteInsightRulesInput, DeleteInsightRulesOutput]{Service: Service, Name: "DeleteInsightRules", Input: 35, Output: 38, Method: "POST", URI: "/", ResultWrapper: "DeleteInsightRulesResult"}
+	OpDeleteMetricStream       = &model.Op[DeleteMetricStreamInput, DeleteMetricStreamOutput]{Service: Service, Name: "DeleteMetricStream", Input: 45, Output: 47, Method: "POST", URI: "/", ResultWrapper: "DeleteMetricStreamResult"}
+	OpDescribeAlarmHistory     = &model.Op[DescribeAlarmHistoryInput, DescribeAlarmHistoryOutput]{Service: Service, Name: "DescribeAlarmHistory", Input: 48, Output: 57, Method: "POST", URI: "/", ResultWrapper: "DescribeAlarmHistoryResult"}
+	OpDescribeAlarms           = &model.Op[DescribeAlarmsInput, DescribeAlarmsOutput]{Service: Service, Name: "DescribeAlarms", Input: 65, Output: 69, Method: "POST", URI: "/", ResultWrapper: "DescribeAlarmsResult"}
+	OpDescribeAlarmsForMetric  = &model.Op[DescribeAlarmsForMetricInput, DescribeAlarmsForMetricOutput]{Service: Service, Name: "DescribeAlarmsForMetric", Input: 109, Output: 110, Method: "POST", URI: "/", ResultWrapper: "DescribeAlarmsForMetricResult"}
+	OpDescribeAnomalyDetectors = &model.Op[DescribeAnomalyDetectorsInput, DescribeAnomalyDetectorsOutput]{Service: Service, Name: "DescribeAnomalyDetectors", Input: 111, Output: 115, Method: "POST", URI: "/", ResultWrapper: "DescribeAnomalyDetectorsResult"}
+	OpDescribeInsightRules     = &model.Op[DescribeInsightRulesInput, DescribeInsightRulesOutput]{Service: Service, Name: "DescribeInsightRules", Input: 125, Output: 127, Method: "POST", URI: "/", ResultWrapper: "DescribeInsightRulesResult"}
+	OpDisableAlarmActions      = &model.Op[DisableAlarmActionsInput, DisableAlarmActionsOutput]{Service: Service, Name: "DisableAlarmActions", Input: 135, Output: 136, Method: "POST", URI: "/"}
+	OpDisableInsightRules      = &model.Op[DisableInsightRulesInput, DisableInsightRulesOutput]{Service: Service, Name: "DisableInsightRules", Input: 137, Output: 138, Method: "POST", URI: "/", ResultWrapper: "DisableInsightRulesResult"}
+	OpEnableAlarmActions       = &model.Op[EnableAlarmActionsInput, EnableAlarmActionsOutput]{Service: Service, Name: "EnableAlarmActions", Input: 139, Output: 140, Method: "POST", URI: "/"}
+	OpEnableInsightRules       = &model.Op[EnableInsightRulesInput, EnableInsightRulesOutput]{Service: Service, Name: "EnableInsightRules", Input: 141, Output: 142, Method: "POST", URI: "/", ResultWrapper: "EnableInsightRulesResult"}
+	OpGetAlarmMuteRule         = &model.Op[GetAlarmMuteRuleInput, GetAlarmMuteRuleOutput]{Service: Service, Name: "GetAlarmMuteRule", Input: 143, Output: 144, Method: "POST", URI: "/", ResultWrapper: "GetAlarmMuteRuleResult"}
+	OpGetDashboard             = &model.Op[GetDashboardInput, GetDashboardOutput]{Service: Service, Name: "GetDashboard", Input: 155, Output: 156, Method: "POST", URI: "/", ResultWrapper: "GetDashboardResult"}
+	OpGetInsightRuleReport     = &model.Op[GetInsightRuleReportInput, GetInsightRuleReportOutput]{Service: Service, Name: "GetInsightRuleReport", Input: 159, Output: 164, Method: "POST", URI: "/", ResultWrapper: "GetInsightRuleReportResult"}
+	OpGetMetricData            = &model.Op[GetMetricDataInput, GetMetricDataOutput]{Service: Service, Name: "GetMetricData", Input: 178, Output: 182, Method: "POST", URI: "/", ResultWrapper: "GetMetricDataResult"}
+	OpGetMetricStatistics      = &model.Op[GetMetricStatisticsInput, GetMetricStatisticsOutput]{Service: Service, Name: "GetMetricStatistics", Input: 193, Output: 196, Method: "POST", URI: "/", ResultWrapper: "GetMetricStatisticsResult"}
+	OpGetMetricStream          = &model.Op[GetMetricStreamInput, GetMetricStreamOutput]{Service: Service, Name: "GetMetricStream", Input: 200, Output: 201, Method: "POST", URI: "/", ResultWrapper: "GetMetricStreamResult"}
+	OpGetMetricWidgetImage     = &model.Op[GetMetricWidgetImageInput, GetMetricWidgetImageOutput]{Service: Service, Name: "GetMetricWidgetImage", Input: 215, Output: 218, Method: "POST", URI: "/", ResultWrapper: "GetMetricWidgetImageResult"}
+	OpListAlarmMuteRules       = &model.Op[ListAlarmMuteRulesInput, ListAlarmMuteRulesOutput]{Service: Service, Name: "ListAlarmMuteRules", Input: 220, Output: 222, Method: "POST", URI: "/", ResultWrapper: "ListAlarmMuteRulesResult"}
+	OpListDashboards           = &model.Op[ListDashboardsInput, ListDashboardsOutput]{Service: Service, Name: "ListDashboards", Input: 225, Output: 227, Method: "POST", URI: "/", ResultWrapper: "ListDashboardsResult"}
+	OpListManagedInsightRules  = &model.Op[ListManagedInsightRulesInput, ListManagedInsightRulesOutput]{Service: Service, Name: "ListManagedInsightRules", Input: 232, Output: 233, Method: "POST", URI: "/", ResultWrapper: "ListManagedInsightRulesResult"}
+	OpListMetricStreams        = &model.Op[ListMetricStreamsInput, ListMetricStreamsOutput]{Service: Service, Name: "ListMetricStreams", Input: 238, Output: 240, Method: "POST", URI: "/", ResultWrapper: "ListMetricStreamsResult"}
+	OpListMetrics              = &model.Op[ListMetricsInput, ListMetricsOutput]{Service: Service, Name: "ListMetrics", Input: 243, Output: 248, Method: "POST", URI: "/", ResultWrapper: "ListMetricsResult"}
+	OpListTagsForResource      = &model.Op[ListTagsForResourceInput, ListTagsForResourceOutput]{Service: Service, Name: "ListTagsForResource", Input: 251, Output: 252, Method: "POST", URI: "/", ResultWrapper: "ListTagsForResourceResult"}
+	OpPutAlarmMuteRule         = &model.Op[PutAlarmMuteRuleInput, PutAlarmMuteRuleOutput]{Service: Service, Name: "PutAlarmMuteRule", Input: 257, Output: 258, Method: "POST", URI: "/"}
+	OpPutAnomalyDetector       = &model.Op[PutAnomalyDetectorInput, PutAnomalyDetectorOutput]{Service: Service, Name: "PutAnomalyDetector", Input: 259, Output: 260, Method: "POST", URI: "/", ResultWrapper: "PutAnomalyDetectorResult"}
+	OpPutCompositeAlarm        = &model.Op[PutCompositeAlarmInput, PutCompositeAlarmOutput]{Service: Service, Name: "PutCompositeAlarm", Input: 261, Output: 262, Method: "POST", URI: "/"}
+	OpPutDashboard             = &model.Op[PutDashboardInput, PutDashboardOutput]{Service: Service, Name: "PutDashboard", Input: 263, Output: 264, Method: "POST", URI: "/", ResultWrapper: "PutDashboardResult"}
+	OpPutInsightRule           = &model.Op[PutInsightRuleInput, PutInsightRuleOutput]{Service: Service, Name: "PutInsightRule", Input: 269, Output: 270, Method: "POST", URI: "/", ResultWrapper: "PutInsightRuleResult"}
+	OpPutManagedInsightRules   = &model.Op[PutManagedInsightRulesInput, PutManagedInsightRulesOutput]{Service: Service, Name: "PutManagedInsightRules", Input: 271, Output: 274, Method: "POST", URI: "/", ResultWrapper: "PutManagedInsightRulesResult"}
+	OpPutMetricAlarm           = &model.Op[PutMetricAlarmInput, PutMetricAlarmOutput]{Service: Service, Name: "PutMetricAlarm", Input: 275, Output: 276, Method: "POST", URI: "/"}
+	OpPutMetricData            = &model.Op[PutMetricDataInput, PutMetricDataOutput]{Service: Service, Name: "PutMetricData", Input: 277, Output: 294, Method: "POST", URI: "/"}
+	OpPutMetricStream          = &model.Op[PutMetricStreamInput, PutMetricStreamOutput]{Service: Service, Name: "PutMetricStream", Input: 295, Output: 296, Method: "POST", URI: "/", ResultWrapper: "PutMetricStreamResult"}
+	OpSetAlarmState            = &model.Op[SetAlarmStateInput, SetAlarmStateOutput]{Service: Service, Name: "SetAlarmState", Input: 297, Output: 298, Method: "POST", URI: "/"}
+	OpStartMetricStreams       = &model.Op[StartMetricStreamsInput, StartMetricStreamsOutput]{Service: Service, Name: "StartMetricStreams", Input: 299, Output: 301, Method: "POST", URI: "/", ResultWrapper: "StartMetricStreamsResult"}
+	OpStopMetricStreams        = &model.Op[StopMetricStreamsInput, StopMetricStreamsOutput]{Service: Service, Name: "StopMetricStreams", Input: 302, Output: 303, Method: "POST", URI: "/", ResultWrapper: "StopMetricStreamsResult"}
+	OpTagResource              = &model.Op[TagResourceInput, TagResourceOutput]{Service: Service, Name: "TagResource", Input: 304, Output: 305, Method: "POST", URI: "/", ResultWrapper: "TagResourceResult"}
+	OpUntagResource            = &model.Op[UntagResourceInput, UntagResourceOutput]{Service: Service, Name: "UntagResource", Input: 306, Output: 308, Method: "POST", URI: "/", ResultWrapper: "UntagResourceResult"}
 )
 
 // Ops returns all of them.

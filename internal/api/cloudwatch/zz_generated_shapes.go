@@ -4,6 +4,11 @@ package cloudwatch
 
 import "time"
 
+// ActionConfiguration is a shape of AWS's API.
+type ActionConfiguration struct {
+	AlarmTagsPropagation *AlarmTagsPropagation `json:",omitempty"`
+}
+
 // AlarmHistoryItem is a shape of AWS's API.
 type AlarmHistoryItem struct {
 	AlarmName                  *string           `json:",omitempty"`
@@ -32,6 +37,13 @@ type AlarmPromQLCriteria struct {
 	RecoveryPeriod *int64  `json:",omitempty"`
 }
 
+// AlarmTagsPropagation is a shape of AWS's API.
+type AlarmTagsPropagation struct {
+	Enabled         *bool    `json:",omitempty"`
+	ExcludedTagKeys []string `json:",omitempty"`
+	IncludedTagKeys []string `json:",omitempty"`
+}
+
 // AnomalyDetector is a shape of AWS's API.
 type AnomalyDetector struct {
 	Namespace                   *string                       `json:",omitempty"`
@@ -43,35 +55,39 @@ type AnomalyDetector struct {
 	MetricCharacteristics       *MetricCharacteristics        `json:",omitempty"`
 	SingleMetricAnomalyDetector *SingleMetricAnomalyDetector  `json:",omitempty"`
 	MetricMathAnomalyDetector   *MetricMathAnomalyDetector    `json:",omitempty"`
+	AnomalyDetectorId           *string                       `json:",omitempty"`
 }
 
 // AnomalyDetectorConfiguration is a shape of AWS's API.
 type AnomalyDetectorConfiguration struct {
-	ExcludedTimeRanges []Range `json:",omitempty"`
-	MetricTimezone     *string `json:",omitempty"`
+	ExcludedTimeRanges       []Range `json:",omitempty"`
+	MetricTimezone           *string `json:",omitempty"`
+	AdaptationSpeed          *string `json:",omitempty"`
+	OutlierFilteringStrength *string `json:",omitempty"`
 }
 
 // CompositeAlarm is a shape of AWS's API.
 type CompositeAlarm struct {
-	ActionsEnabled                     *bool      `json:",omitempty"`
-	AlarmActions                       []string   `json:",omitempty"`
-	AlarmArn                           *string    `json:",omitempty"`
-	AlarmConfigurationUpdatedTimestamp *time.Time `json:",omitempty"`
-	AlarmDescription                   *string    `json:",omitempty"`
-	AlarmName                          *string    `json:",omitempty"`
-	AlarmRule                          *string    `json:",omitempty"`
-	InsufficientDataActions            []string   `json:",omitempty"`
-	OKActions                          []string   `json:",omitempty"`
-	StateReason                        *string    `json:",omitempty"`
-	StateReasonData                    *string    `json:",omitempty"`
-	StateUpdatedTimestamp              *time.Time `json:",omitempty"`
-	StateValue                         *string    `json:",omitempty"`
-	StateTransitionedTimestamp         *time.Time `json:",omitempty"`
-	ActionsSuppressedBy                *string    `json:",omitempty"`
-	ActionsSuppressedReason            *string    `json:",omitempty"`
-	ActionsSuppressor                  *string    `json:",omitempty"`
-	ActionsSuppressorWaitPeriod        *int64     `json:",omitempty"`
-	ActionsSuppressorExtensionPeriod   *int64     `json:",omitempty"`
+	ActionsEnabled                     *bool                `json:",omitempty"`
+	AlarmActions                       []string             `json:",omitempty"`
+	AlarmArn                           *string              `json:",omitempty"`
+	AlarmConfigurationUpdatedTimestamp *time.Time           `json:",omitempty"`
+	AlarmDescription                   *string              `json:",omitempty"`
+	AlarmName                          *string              `json:",omitempty"`
+	AlarmRule                          *string              `json:",omitempty"`
+	InsufficientDataActions            []string             `json:",omitempty"`
+	OKActions                          []string             `json:",omitempty"`
+	StateReason                        *string              `json:",omitempty"`
+	StateReasonData                    *string              `json:",omitempty"`
+	StateUpdatedTimestamp              *time.Time           `json:",omitempty"`
+	StateValue                         *string              `json:",omitempty"`
+	StateTransitionedTimestamp         *time.Time           `json:",omitempty"`
+	ActionsSuppressedBy                *string              `json:",omitempty"`
+	ActionsSuppressedReason            *string              `json:",omitempty"`
+	ActionsSuppressor                  *string              `json:",omitempty"`
+	ActionsSuppressorWaitPeriod        *int64               `json:",omitempty"`
+	ActionsSuppressorExtensionPeriod   *int64               `json:",omitempty"`
+	ActionConfiguration                *ActionConfiguration `json:",omitempty"`
 }
 
 // DashboardEntry is a shape of AWS's API.
@@ -126,6 +142,7 @@ type DeleteAnomalyDetectorInput struct {
 	Stat                        *string                      `json:",omitempty"`
 	SingleMetricAnomalyDetector *SingleMetricAnomalyDetector `json:",omitempty"`
 	MetricMathAnomalyDetector   *MetricMathAnomalyDetector   `json:",omitempty"`
+	AnomalyDetectorId           *string                      `json:",omitempty"`
 }
 
 // DeleteAnomalyDetectorOutput is a shape of AWS's API.
@@ -223,6 +240,7 @@ type DescribeAnomalyDetectorsInput struct {
 	MetricName           *string     `json:",omitempty"`
 	Dimensions           []Dimension `json:",omitempty"`
 	AnomalyDetectorTypes []string    `json:",omitempty"`
+	AnomalyDetectorIds   []string    `json:",omitempty"`
 }
 
 // DescribeAnomalyDetectorsOutput is a shape of AWS's API.
@@ -308,6 +326,12 @@ type EntityMetricData struct {
 // EvaluationCriteria is a shape of AWS's API.
 type EvaluationCriteria struct {
 	PromQLCriteria *AlarmPromQLCriteria `json:",omitempty"`
+}
+
+// EvaluationWindow is a shape of AWS's API.
+type EvaluationWindow struct {
+	SlidingWindow   *SlidingWindow   `json:",omitempty"`
+	WallClockWindow *WallClockWindow `json:",omitempty"`
 }
 
 // GetAlarmMuteRuleInput is a shape of AWS's API.
@@ -585,37 +609,40 @@ type Metric struct {
 
 // MetricAlarm is a shape of AWS's API.
 type MetricAlarm struct {
-	AlarmName                          *string             `json:",omitempty"`
-	AlarmArn                           *string             `json:",omitempty"`
-	AlarmDescription                   *string             `json:",omitempty"`
-	AlarmConfigurationUpdatedTimestamp *time.Time          `json:",omitempty"`
-	ActionsEnabled                     *bool               `json:",omitempty"`
-	OKActions                          []string            `json:",omitempty"`
-	AlarmActions                       []string            `json:",omitempty"`
-	InsufficientDataActions            []string            `json:",omitempty"`
-	StateValue                         *string             `json:",omitempty"`
-	StateReason                        *string             `json:",omitempty"`
-	StateReasonData                    *string             `json:",omitempty"`
-	StateUpdatedTimestamp              *time.Time          `json:",omitempty"`
-	MetricName                         *string             `json:",omitempty"`
-	Namespace                          *string             `json:",omitempty"`
-	Statistic                          *string             `json:",omitempty"`
-	ExtendedStatistic                  *string             `json:",omitempty"`
-	Dimensions                         []Dimension         `json:",omitempty"`
-	Period                             *int64              `json:",omitempty"`
-	Unit                               *string             `json:",omitempty"`
-	EvaluationPeriods                  *int64              `json:",omitempty"`
-	DatapointsToAlarm                  *int64              `json:",omitempty"`
-	Threshold                          *float64            `json:",omitempty"`
-	ComparisonOperator                 *string             `json:",omitempty"`
-	TreatMissingData                   *string             `json:",omitempty"`
-	EvaluateLowSampleCountPercentile   *string             `json:",omitempty"`
-	Metrics                            []MetricDataQuery   `json:",omitempty"`
-	ThresholdMetricId                  *string             `json:",omitempty"`
-	EvaluationState                    *string             `json:",omitempty"`
-	StateTransitionedTimestamp         *time.Time          `json:",omitempty"`
-	EvaluationCriteria                 *EvaluationCriteria `json:",omitempty"`
-	EvaluationInterval                 *int64              `json:",omitempty"`
+	AlarmName                          *string              `json:",omitempty"`
+	AlarmArn                           *string              `json:",omitempty"`
+	AlarmDescription                   *string              `json:",omitempty"`
+	AlarmConfigurationUpdatedTimestamp *time.Time           `json:",omitempty"`
+	ActionsEnabled                     *bool                `json:",omitempty"`
+	OKActions                          []string             `json:",omitempty"`
+	AlarmActions                       []string             `json:",omitempty"`
+	InsufficientDataActions            []string             `json:",omitempty"`
+	StateValue                         *string              `json:",omitempty"`
+	StateReason                        *string              `json:",omitempty"`
+	StateReasonData                    *string              `json:",omitempty"`
+	StateUpdatedTimestamp              *time.Time           `json:",omitempty"`
+	MetricName                         *string              `json:",omitempty"`
+	Namespace                          *string              `json:",omitempty"`
+	Statistic                          *string              `json:",omitempty"`
+	ExtendedStatistic                  *string              `json:",omitempty"`
+	Dimensions                         []Dimension          `json:",omitempty"`
+	Period                             *int64               `json:",omitempty"`
+	Unit                               *string              `json:",omitempty"`
+	EvaluationPeriods                  *int64               `json:",omitempty"`
+	DatapointsToAlarm                  *int64               `json:",omitempty"`
+	Threshold                          *float64             `json:",omitempty"`
+	ComparisonOperator                 *string              `json:",omitempty"`
+	TreatMissingData                   *string              `json:",omitempty"`
+	EvaluateLowSampleCountPercentile   *string              `json:",omitempty"`
+	Metrics                            []MetricDataQuery    `json:",omitempty"`
+	ThresholdMetricId                  *string              `json:",omitempty"`
+	EvaluationState                    *string              `json:",omitempty"`
+	StateTransitionedTimestamp         *time.Time           `json:",omitempty"`
+	EvaluationCriteria                 *EvaluationCriteria  `json:",omitempty"`
+	EvaluationInterval                 *int64               `json:",omitempty"`
+	ActionConfiguration                *ActionConfiguration `json:",omitempty"`
+	EvaluationWindow                   *EvaluationWindow    `json:",omitempty"`
+	WarmUpConfiguration                *WarmUpConfiguration `json:",omitempty"`
 }
 
 // MetricCharacteristics is a shape of AWS's API.
@@ -741,21 +768,23 @@ type PutAnomalyDetectorInput struct {
 
 // PutAnomalyDetectorOutput is a shape of AWS's API.
 type PutAnomalyDetectorOutput struct {
+	AnomalyDetectorId *string `json:",omitempty"`
 }
 
 // PutCompositeAlarmInput is a shape of AWS's API.
 type PutCompositeAlarmInput struct {
-	ActionsEnabled                   *bool    `json:",omitempty"`
-	AlarmActions                     []string `json:",omitempty"`
-	AlarmDescription                 *string  `json:",omitempty"`
-	AlarmName                        *string  `json:",omitempty"`
-	AlarmRule                        *string  `json:",omitempty"`
-	InsufficientDataActions          []string `json:",omitempty"`
-	OKActions                        []string `json:",omitempty"`
-	Tags                             []Tag    `json:",omitempty"`
-	ActionsSuppressor                *string  `json:",omitempty"`
-	ActionsSuppressorWaitPeriod      *int64   `json:",omitempty"`
-	ActionsSuppressorExtensionPeriod *int64   `json:",omitempty"`
+	ActionsEnabled                   *bool                `json:",omitempty"`
+	AlarmActions                     []string             `json:",omitempty"`
+	AlarmDescription                 *string              `json:",omitempty"`
+	AlarmName                        *string              `json:",omitempty"`
+	AlarmRule                        *string              `json:",omitempty"`
+	InsufficientDataActions          []string             `json:",omitempty"`
+	OKActions                        []string             `json:",omitempty"`
+	Tags                             []Tag                `json:",omitempty"`
+	ActionsSuppressor                *string              `json:",omitempty"`
+	ActionsSuppressorWaitPeriod      *int64               `json:",omitempty"`
+	ActionsSuppressorExtensionPeriod *int64               `json:",omitempty"`
+	ActionConfiguration              *ActionConfiguration `json:",omitempty"`
 }
 
 // PutCompositeAlarmOutput is a shape of AWS's API.
@@ -799,30 +828,33 @@ type PutManagedInsightRulesOutput struct {
 
 // PutMetricAlarmInput is a shape of AWS's API.
 type PutMetricAlarmInput struct {
-	AlarmName                        *string             `json:",omitempty"`
-	AlarmDescription                 *string             `json:",omitempty"`
-	ActionsEnabled                   *bool               `json:",omitempty"`
-	OKActions                        []string            `json:",omitempty"`
-	AlarmActions                     []string            `json:",omitempty"`
-	InsufficientDataActions          []string            `json:",omitempty"`
-	MetricName                       *string             `json:",omitempty"`
-	Namespace                        *string             `json:",omitempty"`
-	Statistic                        *string             `json:",omitempty"`
-	ExtendedStatistic                *string             `json:",omitempty"`
-	Dimensions                       []Dimension         `json:",omitempty"`
-	Period                           *int64              `json:",omitempty"`
-	Unit                             *string             `json:",omitempty"`
-	EvaluationPeriods                *int64              `json:",omitempty"`
-	DatapointsToAlarm                *int64              `json:",omitempty"`
-	Threshold                        *float64            `json:",omitempty"`
-	ComparisonOperator               *string             `json:",omitempty"`
-	TreatMissingData                 *string             `json:",omitempty"`
-	EvaluateLowSampleCountPercentile *string             `json:",omitempty"`
-	Metrics                          []MetricDataQuery   `json:",omitempty"`
-	Tags                             []Tag               `json:",omitempty"`
-	ThresholdMetricId                *string             `json:",omitempty"`
-	EvaluationCriteria               *EvaluationCriteria `json:",omitempty"`
-	EvaluationInterval               *int64              `json:",omitempty"`
+	AlarmName                        *string              `json:",omitempty"`
+	AlarmDescription                 *string              `json:",omitempty"`
+	ActionsEnabled                   *bool                `json:",omitempty"`
+	OKActions                        []string             `json:",omitempty"`
+	AlarmActions                     []string             `json:",omitempty"`
+	InsufficientDataActions          []string             `json:",omitempty"`
+	MetricName                       *string              `json:",omitempty"`
+	Namespace                        *string              `json:",omitempty"`
+	Statistic                        *string              `json:",omitempty"`
+	ExtendedStatistic                *string              `json:",omitempty"`
+	Dimensions                       []Dimension          `json:",omitempty"`
+	Period                           *int64               `json:",omitempty"`
+	Unit                             *string              `json:",omitempty"`
+	EvaluationPeriods                *int64               `json:",omitempty"`
+	DatapointsToAlarm                *int64               `json:",omitempty"`
+	Threshold                        *float64             `json:",omitempty"`
+	ComparisonOperator               *string              `json:",omitempty"`
+	TreatMissingData                 *string              `json:",omitempty"`
+	EvaluateLowSampleCountPercentile *string              `json:",omitempty"`
+	Metrics                          []MetricDataQuery    `json:",omitempty"`
+	Tags                             []Tag                `json:",omitempty"`
+	ThresholdMetricId                *string              `json:",omitempty"`
+	EvaluationCriteria               *EvaluationCriteria  `json:",omitempty"`
+	EvaluationInterval               *int64               `json:",omitempty"`
+	ActionConfiguration              *ActionConfiguration `json:",omitempty"`
+	EvaluationWindow                 *EvaluationWindow    `json:",omitempty"`
+	WarmUpConfiguration              *WarmUpConfiguration `json:",omitempty"`
 }
 
 // PutMetricAlarmOutput is a shape of AWS's API.
@@ -898,6 +930,10 @@ type SingleMetricAnomalyDetector struct {
 	Stat       *string     `json:",omitempty"`
 }
 
+// SlidingWindow is a shape of AWS's API.
+type SlidingWindow struct {
+}
+
 // StartMetricStreamsInput is a shape of AWS's API.
 type StartMetricStreamsInput struct {
 	Names []string `json:",omitempty"`
@@ -948,4 +984,15 @@ type UntagResourceInput struct {
 
 // UntagResourceOutput is a shape of AWS's API.
 type UntagResourceOutput struct {
+}
+
+// WallClockWindow is a shape of AWS's API.
+type WallClockWindow struct {
+	Timezone *string `json:",omitempty"`
+}
+
+// WarmUpConfiguration is a shape of AWS's API.
+type WarmUpConfiguration struct {
+	WarmUpPeriodDurationInMinutes            *int64 `json:",omitempty"`
+	OnlyStartEvaluatingAfterWarmUpPeriodEnds *bool  `json:",omitempty"`
 }

@@ -199,6 +199,13 @@ const (
 	FleetStatusCodeActive               = "ACTIVE"
 )
 
+// Values of HostKernel.
+const (
+	HostKernelLinuxKernel4      = "LINUX_KERNEL_4"
+	HostKernelLinuxKernel6      = "LINUX_KERNEL_6"
+	HostKernelLinuxKernelLatest = "LINUX_KERNEL_LATEST"
+)
+
 // Values of ImagePullCredentialsType.
 const (
 	ImagePullCredentialsTypeCodebuild   = "CODEBUILD"

@@ -964,6 +964,7 @@ type ProjectEnvironment struct {
 	ImagePullCredentialsType *string               `json:",omitempty"`
 	ComputeConfiguration     *ComputeConfiguration `json:",omitempty"`
 	DockerServer             *DockerServer         `json:",omitempty"`
+	HostKernel               *string               `json:",omitempty"`
 }
 
 // ProjectFileSystemLocation is a shape of AWS's API.
@@ -1294,6 +1295,7 @@ type StartBuildInput struct {
 	DebugSessionEnabled              *bool                  `json:",omitempty"`
 	FleetOverride                    *ProjectFleet          `json:",omitempty"`
 	AutoRetryLimitOverride           *int64                 `json:",omitempty"`
+	HostKernelOverride               *string                `json:",omitempty"`
 }
 
 // StartBuildOutput is a shape of AWS's API.

@@ -517,6 +517,7 @@ type CreateImageInput struct {
 	NoReboot            *bool                `json:",omitempty"`
 	TagSpecifications   []TagSpecification   `json:",omitempty"`
 	SnapshotLocation    *string              `json:",omitempty"`
+	BootModeOverride    *string              `json:",omitempty"`
 }
 
 // CreateImageOutput is a shape of AWS's API.
@@ -650,6 +651,7 @@ type CreatePlacementGroupInput struct {
 	SpreadLevel       *string            `json:",omitempty"`
 	LinkedGroupId     *string            `json:",omitempty"`
 	Operator          *OperatorRequest   `json:",omitempty"`
+	ParentGroupId     *string            `json:",omitempty"`
 }
 
 // CreatePlacementGroupOutput is a shape of AWS's API.
@@ -826,6 +828,8 @@ type CreateVolumeOutput struct {
 	SourceVolumeId           *string            `json:",omitempty"`
 	Operator                 *OperatorResponse  `json:",omitempty"`
 	VolumeInitializationRate *int64             `json:",omitempty"`
+	VolumeArn                *string            `json:",omitempty"`
+	OwnerId                  *string            `json:",omitempty"`
 }
 
 // CreateVpcEndpointInput is a shape of AWS's API.
@@ -3451,6 +3455,7 @@ type ModifyInstanceAttributeInput struct {
 	UserData                          *BlobAttributeValue                       `json:",omitempty"`
 	Value                             *string                                   `json:",omitempty"`
 	DisableApiStop                    *AttributeBooleanValue                    `json:",omitempty"`
+	EnclaveOptions                    *EnclaveOptionsRequest                    `json:",omitempty"`
 }
 
 // ModifyInstanceAttributeOutput is a shape of AWS's API.
@@ -3879,6 +3884,7 @@ type PlacementGroup struct {
 	SpreadLevel    *string           `json:",omitempty"`
 	LinkedGroupId  *string           `json:",omitempty"`
 	Operator       *OperatorResponse `json:",omitempty"`
+	ParentGroupId  *string           `json:",omitempty"`
 }
 
 // PlacementGroupInfo is a shape of AWS's API.
@@ -4809,6 +4815,8 @@ type Volume struct {
 	SourceVolumeId           *string            `json:",omitempty"`
 	Operator                 *OperatorResponse  `json:",omitempty"`
 	VolumeInitializationRate *int64             `json:",omitempty"`
+	VolumeArn                *string            `json:",omitempty"`
+	OwnerId                  *string            `json:",omitempty"`
 }
 
 // VolumeAttachment is a shape of AWS's API.

@@ -317,10 +317,10 @@ var shapes = []model.Shape{
 	139: {Name: "CreateRuleInput", Kind: model.Structure, Members: []model.Member{
 		{Name: "ListenerArn", Shape: 1, Required: true},
 		{Name: "Conditions", Shape: 140, Required: true},
-		{Name: "Priority", Shape: 154, Required: true},
+		{Name: "Priority", Shape: 155, Required: true},
 		{Name: "Actions", Shape: 33, Required: true},
 		{Name: "Tags", Shape: 10},
-		{Name: "Transforms", Shape: 155},
+		{Name: "Transforms", Shape: 156},
 	}},
 	140: {Name: "RuleConditionList", Kind: model.List, Elem: model.Ref{Shape: 141, Name: ""}},
 	141: {Name: "RuleCondition", Kind: model.Structure, Members: []model.Member{
@@ -364,468 +364,470 @@ var shapes = []model.Shape{
 	}},
 	153: {Name: "SourceIpConditionConfig", Kind: model.Structure, Members: []model.Member{
 		{Name: "Values", Shape: 143},
+		{Name: "IpAddressType", Shape: 154},
 	}},
-	154: {Name: "RulePriority", Kind: model.Integer, Min: 1, HasMin: true, Max: 50000, HasMax: true},
-	155: {Name: "RuleTransformList", Kind: model.List, Elem: model.Ref{Shape: 156, Name: ""}},
-	156: {Name: "RuleTransform", Kind: model.Structure, Members: []model.Member{
-		{Name: "Type", Shape: 157, Required: true},
-		{Name: "HostHeaderRewriteConfig", Shape: 158},
-		{Name: "UrlRewriteConfig", Shape: 161},
+	154: {Name: "SlipwayString", Kind: model.String},
+	155: {Name: "RulePriority", Kind: model.Integer, Min: 1, HasMin: true, Max: 50000, HasMax: true},
+	156: {Name: "RuleTransformList", Kind: model.List, Elem: model.Ref{Shape: 157, Name: ""}},
+	157: {Name: "RuleTransform", Kind: model.Structure, Members: []model.Member{
+		{Name: "Type", Shape: 158, Required: true},
+		{Name: "HostHeaderRewriteConfig", Shape: 159},
+		{Name: "UrlRewriteConfig", Shape: 162},
 	}},
-	157: {Name: "TransformTypeEnum", Kind: model.String, Enum: []string{"host-header-rewrite", "url-rewrite"}},
-	158: {Name: "HostHeaderRewriteConfig", Kind: model.Structure, Members: []model.Member{
-		{Name: "Rewrites", Shape: 159},
+	158: {Name: "TransformTypeEnum", Kind: model.String, Enum: []string{"host-header-rewrite", "url-rewrite"}},
+	159: {Name: "HostHeaderRewriteConfig", Kind: model.Structure, Members: []model.Member{
+		{Name: "Rewrites", Shape: 160},
 	}},
-	159: {Name: "RewriteConfigList", Kind: model.List, Elem: model.Ref{Shape: 160, Name: ""}},
-	160: {Name: "RewriteConfig", Kind: model.Structure, Members: []model.Member{
+	160: {Name: "RewriteConfigList", Kind: model.List, Elem: model.Ref{Shape: 161, Name: ""}},
+	161: {Name: "RewriteConfig", Kind: model.Structure, Members: []model.Member{
 		{Name: "Regex", Shape: 144, Required: true},
 		{Name: "Replace", Shape: 144, Required: true},
 	}},
-	161: {Name: "UrlRewriteConfig", Kind: model.Structure, Members: []model.Member{
-		{Name: "Rewrites", Shape: 159},
+	162: {Name: "UrlRewriteConfig", Kind: model.Structure, Members: []model.Member{
+		{Name: "Rewrites", Shape: 160},
 	}},
-	162: {Name: "CreateRuleOutput", Kind: model.Structure, Members: []model.Member{
-		{Name: "Rules", Shape: 163},
+	163: {Name: "CreateRuleOutput", Kind: model.Structure, Members: []model.Member{
+		{Name: "Rules", Shape: 164},
 	}},
-	163: {Name: "Rules", Kind: model.List, Elem: model.Ref{Shape: 164, Name: ""}},
-	164: {Name: "Rule", Kind: model.Structure, Members: []model.Member{
-		{Name: "RuleArn", Shape: 165},
-		{Name: "Priority", Shape: 166},
+	164: {Name: "Rules", Kind: model.List, Elem: model.Ref{Shape: 165, Name: ""}},
+	165: {Name: "Rule", Kind: model.Structure, Members: []model.Member{
+		{Name: "RuleArn", Shape: 166},
+		{Name: "Priority", Shape: 167},
 		{Name: "Conditions", Shape: 140},
 		{Name: "Actions", Shape: 33},
-		{Name: "IsDefault", Shape: 167},
-		{Name: "Transforms", Shape: 155},
+		{Name: "IsDefault", Shape: 168},
+		{Name: "Transforms", Shape: 156},
 	}},
-	165: {Name: "RuleArn", Kind: model.String},
-	166: {Name: "String", Kind: model.String},
-	167: {Name: "IsDefault", Kind: model.Boolean},
-	168: {Name: "CreateTargetGroupInput", Kind: model.Structure, Members: []model.Member{
-		{Name: "Name", Shape: 169, Required: true},
+	166: {Name: "RuleArn", Kind: model.String},
+	167: {Name: "String", Kind: model.String},
+	168: {Name: "IsDefault", Kind: model.Boolean},
+	169: {Name: "CreateTargetGroupInput", Kind: model.Structure, Members: []model.Member{
+		{Name: "Name", Shape: 170, Required: true},
 		{Name: "Protocol", Shape: 30},
-		{Name: "ProtocolVersion", Shape: 170},
+		{Name: "ProtocolVersion", Shape: 171},
 		{Name: "Port", Shape: 31},
 		{Name: "VpcId", Shape: 126},
 		{Name: "HealthCheckProtocol", Shape: 30},
-		{Name: "HealthCheckPort", Shape: 171},
-		{Name: "HealthCheckEnabled", Shape: 172},
-		{Name: "HealthCheckPath", Shape: 173},
-		{Name: "HealthCheckIntervalSeconds", Shape: 174},
-		{Name: "HealthCheckTimeoutSeconds", Shape: 175},
-		{Name: "HealthyThresholdCount", Shape: 176},
-		{Name: "UnhealthyThresholdCount", Shape: 176},
-		{Name: "Matcher", Shape: 177},
-		{Name: "TargetType", Shape: 180},
+		{Name: "HealthCheckPort", Shape: 172},
+		{Name: "HealthCheckEnabled", Shape: 173},
+		{Name: "HealthCheckPath", Shape: 174},
+		{Name: "HealthCheckIntervalSeconds", Shape: 175},
+		{Name: "HealthCheckTimeoutSeconds", Shape: 176},
+		{Name: "HealthyThresholdCount", Shape: 177},
+		{Name: "UnhealthyThresholdCount", Shape: 177},
+		{Name: "Matcher", Shape: 178},
+		{Name: "TargetType", Shape: 181},
 		{Name: "Tags", Shape: 10},
-		{Name: "IpAddressType", Shape: 181},
-		{Name: "TargetControlPort", Shape: 182},
+		{Name: "IpAddressType", Shape: 182},
+		{Name: "TargetControlPort", Shape: 183},
 	}},
-	169: {Name: "TargetGroupName", Kind: model.String},
-	170: {Name: "ProtocolVersion", Kind: model.String},
-	171: {Name: "HealthCheckPort", Kind: model.String},
-	172: {Name: "HealthCheckEnabled", Kind: model.Boolean},
-	173: {Name: "Path", Kind: model.String, Min: 1, HasMin: true, Max: 1024, HasMax: true},
-	174: {Name: "HealthCheckIntervalSeconds", Kind: model.Integer, Min: 5, HasMin: true, Max: 300, HasMax: true},
-	175: {Name: "HealthCheckTimeoutSeconds", Kind: model.Integer, Min: 2, HasMin: true, Max: 120, HasMax: true},
-	176: {Name: "HealthCheckThresholdCount", Kind: model.Integer, Min: 2, HasMin: true, Max: 10, HasMax: true},
-	177: {Name: "Matcher", Kind: model.Structure, Members: []model.Member{
-		{Name: "HttpCode", Shape: 178},
-		{Name: "GrpcCode", Shape: 179},
+	170: {Name: "TargetGroupName", Kind: model.String},
+	171: {Name: "ProtocolVersion", Kind: model.String},
+	172: {Name: "HealthCheckPort", Kind: model.String},
+	173: {Name: "HealthCheckEnabled", Kind: model.Boolean},
+	174: {Name: "Path", Kind: model.String, Min: 1, HasMin: true, Max: 1024, HasMax: true},
+	175: {Name: "HealthCheckIntervalSeconds", Kind: model.Integer, Min: 5, HasMin: true, Max: 300, HasMax: true},
+	176: {Name: "HealthCheckTimeoutSeconds", Kind: model.Integer, Min: 2, HasMin: true, Max: 120, HasMax: true},
+	177: {Name: "HealthCheckThresholdCount", Kind: model.Integer, Min: 2, HasMin: true, Max: 10, HasMax: true},
+	178: {Name: "Matcher", Kind: model.Structure, Members: []model.Member{
+		{Name: "HttpCode", Shape: 179},
+		{Name: "GrpcCode", Shape: 180},
 	}},
-	178: {Name: "HttpCode", Kind: model.String},
-	179: {Name: "GrpcCode", Kind: model.String},
-	180: {Name: "TargetTypeEnum", Kind: model.String, Enum: []string{"instance", "ip", "lambda", "alb"}},
-	181: {Name: "TargetGroupIpAddressTypeEnum", Kind: model.String, Enum: []string{"ipv4", "ipv6"}},
-	182: {Name: "TargetControlPort", Kind: model.Integer, Min: 1, HasMin: true, Max: 65535, HasMax: true},
-	183: {Name: "CreateTargetGroupOutput", Kind: model.Structure, Members: []model.Member{
-		{Name: "TargetGroups", Shape: 184},
+	179: {Name: "HttpCode", Kind: model.String},
+	180: {Name: "GrpcCode", Kind: model.String},
+	181: {Name: "TargetTypeEnum", Kind: model.String, Enum: []string{"instance", "ip", "lambda", "alb"}},
+	182: {Name: "TargetGroupIpAddressTypeEnum", Kind: model.String, Enum: []string{"ipv4", "ipv6"}},
+	183: {Name: "TargetControlPort", Kind: model.Integer, Min: 1, HasMin: true, Max: 65535, HasMax: true},
+	184: {Name: "CreateTargetGroupOutput", Kind: model.Structure, Members: []model.Member{
+		{Name: "TargetGroups", Shape: 185},
 	}},
-	184: {Name: "TargetGroups", Kind: model.List, Elem: model.Ref{Shape: 185, Name: ""}},
-	185: {Name: "TargetGroup", Kind: model.Structure, Members: []model.Member{
+	185: {Name: "TargetGroups", Kind: model.List, Elem: model.Ref{Shape: 186, Name: ""}},
+	186: {Name: "TargetGroup", Kind: model.Structure, Members: []model.Member{
 		{Name: "TargetGroupArn", Shape: 36},
-		{Name: "TargetGroupName", Shape: 169},
+		{Name: "TargetGroupName", Shape: 170},
 		{Name: "Protocol", Shape: 30},
 		{Name: "Port", Shape: 31},
 		{Name: "VpcId", Shape: 126},
 		{Name: "HealthCheckProtocol", Shape: 30},
-		{Name: "HealthCheckPort", Shape: 171},
-		{Name: "HealthCheckEnabled", Shape: 172},
-		{Name: "HealthCheckIntervalSeconds", Shape: 174},
-		{Name: "HealthCheckTimeoutSeconds", Shape: 175},
-		{Name: "HealthyThresholdCount", Shape: 176},
-		{Name: "UnhealthyThresholdCount", Shape: 176},
-		{Name: "HealthCheckPath", Shape: 173},
-		{Name: "Matcher", Shape: 177},
-		{Name: "LoadBalancerArns", Shape: 186},
-		{Name: "TargetType", Shape: 180},
-		{Name: "ProtocolVersion", Shape: 170},
-		{Name: "IpAddressType", Shape: 181},
-		{Name: "TargetControlPort", Shape: 182},
+		{Name: "HealthCheckPort", Shape: 172},
+		{Name: "HealthCheckEnabled", Shape: 173},
+		{Name: "HealthCheckIntervalSeconds", Shape: 175},
+		{Name: "HealthCheckTimeoutSeconds", Shape: 176},
+		{Name: "HealthyThresholdCount", Shape: 177},
+		{Name: "UnhealthyThresholdCount", Shape: 177},
+		{Name: "HealthCheckPath", Shape: 174},
+		{Name: "Matcher", Shape: 178},
+		{Name: "LoadBalancerArns", Shape: 187},
+		{Name: "TargetType", Shape: 181},
+		{Name: "ProtocolVersion", Shape: 171},
+		{Name: "IpAddressType", Shape: 182},
+		{Name: "TargetControlPort", Shape: 183},
 	}},
-	186: {Name: "LoadBalancerArns", Kind: model.List, Elem: model.Ref{Shape: 29, Name: ""}},
-	187: {Name: "CreateTrustStoreInput", Kind: model.Structure, Members: []model.Member{
-		{Name: "Name", Shape: 188, Required: true},
+	187: {Name: "LoadBalancerArns", Kind: model.List, Elem: model.Ref{Shape: 29, Name: ""}},
+	188: {Name: "CreateTrustStoreInput", Kind: model.Structure, Members: []model.Member{
+		{Name: "Name", Shape: 189, Required: true},
 		{Name: "CaCertificatesBundleS3Bucket", Shape: 19, Required: true},
 		{Name: "CaCertificatesBundleS3Key", Shape: 20, Required: true},
 		{Name: "CaCertificatesBundleS3ObjectVersion", Shape: 21},
 		{Name: "Tags", Shape: 10},
 	}},
-	188: {Name: "TrustStoreName", Kind: model.String, Min: 1, HasMin: true, Max: 32, HasMax: true, Pattern: "^([a-zA-Z0-9]+-)*[a-zA-Z0-9]+$"},
-	189: {Name: "CreateTrustStoreOutput", Kind: model.Structure, Members: []model.Member{
-		{Name: "TrustStores", Shape: 190},
+	189: {Name: "TrustStoreName", Kind: model.String, Min: 1, HasMin: true, Max: 32, HasMax: true, Pattern: "^([a-zA-Z0-9]+-)*[a-zA-Z0-9]+$"},
+	190: {Name: "CreateTrustStoreOutput", Kind: model.Structure, Members: []model.Member{
+		{Name: "TrustStores", Shape: 191},
 	}},
-	190: {Name: "TrustStores", Kind: model.List, Elem: model.Ref{Shape: 191, Name: ""}},
-	191: {Name: "TrustStore", Kind: model.Structure, Members: []model.Member{
-		{Name: "Name", Shape: 188},
+	191: {Name: "TrustStores", Kind: model.List, Elem: model.Ref{Shape: 192, Name: ""}},
+	192: {Name: "TrustStore", Kind: model.Structure, Members: []model.Member{
+		{Name: "Name", Shape: 189},
 		{Name: "TrustStoreArn", Shape: 16},
-		{Name: "Status", Shape: 192},
-		{Name: "NumberOfCaCertificates", Shape: 193},
-		{Name: "TotalRevokedEntries", Shape: 194},
+		{Name: "Status", Shape: 193},
+		{Name: "NumberOfCaCertificates", Shape: 194},
+		{Name: "TotalRevokedEntries", Shape: 195},
 	}},
-	192: {Name: "TrustStoreStatus", Kind: model.String, Enum: []string{"ACTIVE", "CREATING"}},
-	193: {Name: "NumberOfCaCertificates", Kind: model.Integer},
-	194: {Name: "TotalRevokedEntries", Kind: model.Integer},
-	195: {Name: "DeleteListenerInput", Kind: model.Structure, Members: []model.Member{
+	193: {Name: "TrustStoreStatus", Kind: model.String, Enum: []string{"ACTIVE", "CREATING"}},
+	194: {Name: "NumberOfCaCertificates", Kind: model.Integer},
+	195: {Name: "TotalRevokedEntries", Kind: model.Integer},
+	196: {Name: "DeleteListenerInput", Kind: model.Structure, Members: []model.Member{
 		{Name: "ListenerArn", Shape: 1, Required: true},
 	}},
-	196: {Name: "DeleteListenerOutput", Kind: model.Structure},
-	197: {Name: "DeleteLoadBalancerInput", Kind: model.Structure, Members: []model.Member{
+	197: {Name: "DeleteListenerOutput", Kind: model.Structure},
+	198: {Name: "DeleteLoadBalancerInput", Kind: model.Structure, Members: []model.Member{
 		{Name: "LoadBalancerArn", Shape: 29, Required: true},
 	}},
-	198: {Name: "DeleteLoadBalancerOutput", Kind: model.Structure},
-	199: {Name: "DeleteRuleInput", Kind: model.Structure, Members: []model.Member{
-		{Name: "RuleArn", Shape: 165, Required: true},
+	199: {Name: "DeleteLoadBalancerOutput", Kind: model.Structure},
+	200: {Name: "DeleteRuleInput", Kind: model.Structure, Members: []model.Member{
+		{Name: "RuleArn", Shape: 166, Required: true},
 	}},
-	200: {Name: "DeleteRuleOutput", Kind: model.Structure},
-	201: {Name: "DeleteSharedTrustStoreAssociationInput", Kind: model.Structure, Members: []model.Member{
+	201: {Name: "DeleteRuleOutput", Kind: model.Structure},
+	202: {Name: "DeleteSharedTrustStoreAssociationInput", Kind: model.Structure, Members: []model.Member{
 		{Name: "TrustStoreArn", Shape: 16, Required: true},
 		{Name: "ResourceArn", Shape: 9, Required: true},
 	}},
-	202: {Name: "DeleteSharedTrustStoreAssociationOutput", Kind: model.Structure},
-	203: {Name: "DeleteTargetGroupInput", Kind: model.Structure, Members: []model.Member{
+	203: {Name: "DeleteSharedTrustStoreAssociationOutput", Kind: model.Structure},
+	204: {Name: "DeleteTargetGroupInput", Kind: model.Structure, Members: []model.Member{
 		{Name: "TargetGroupArn", Shape: 36, Required: true},
 	}},
-	204: {Name: "DeleteTargetGroupOutput", Kind: model.Structure},
-	205: {Name: "DeleteTrustStoreInput", Kind: model.Structure, Members: []model.Member{
+	205: {Name: "DeleteTargetGroupOutput", Kind: model.Structure},
+	206: {Name: "DeleteTrustStoreInput", Kind: model.Structure, Members: []model.Member{
 		{Name: "TrustStoreArn", Shape: 16, Required: true},
 	}},
-	206: {Name: "DeleteTrustStoreOutput", Kind: model.Structure},
-	207: {Name: "DeregisterTargetsInput", Kind: model.Structure, Members: []model.Member{
+	207: {Name: "DeleteTrustStoreOutput", Kind: model.Structure},
+	208: {Name: "DeregisterTargetsInput", Kind: model.Structure, Members: []model.Member{
 		{Name: "TargetGroupArn", Shape: 36, Required: true},
-		{Name: "Targets", Shape: 208, Required: true},
+		{Name: "Targets", Shape: 209, Required: true},
 	}},
-	208: {Name: "TargetDescriptions", Kind: model.List, Elem: model.Ref{Shape: 209, Name: ""}},
-	209: {Name: "TargetDescription", Kind: model.Structure, Members: []model.Member{
-		{Name: "Id", Shape: 210, Required: true},
+	209: {Name: "TargetDescriptions", Kind: model.List, Elem: model.Ref{Shape: 210, Name: ""}},
+	210: {Name: "TargetDescription", Kind: model.Structure, Members: []model.Member{
+		{Name: "Id", Shape: 211, Required: true},
 		{Name: "Port", Shape: 31},
 		{Name: "AvailabilityZone", Shape: 132},
-		{Name: "QuicServerId", Shape: 211},
+		{Name: "QuicServerId", Shape: 212},
 	}},
-	210: {Name: "TargetId", Kind: model.String},
-	211: {Name: "QuicServerId", Kind: model.String, Min: 1, HasMin: true, Max: 256, HasMax: true},
-	212: {Name: "DeregisterTargetsOutput", Kind: model.Structure},
-	213: {Name: "DescribeAccountLimitsInput", Kind: model.Structure, Members: []model.Member{
-		{Name: "Marker", Shape: 214},
-		{Name: "PageSize", Shape: 215},
+	211: {Name: "TargetId", Kind: model.String},
+	212: {Name: "QuicServerId", Kind: model.String, Min: 1, HasMin: true, Max: 256, HasMax: true},
+	213: {Name: "DeregisterTargetsOutput", Kind: model.Structure},
+	214: {Name: "DescribeAccountLimitsInput", Kind: model.Structure, Members: []model.Member{
+		{Name: "Marker", Shape: 215},
+		{Name: "PageSize", Shape: 216},
 	}},
-	214: {Name: "Marker", Kind: model.String},
-	215: {Name: "PageSize", Kind: model.Integer, Min: 1, HasMin: true, Max: 400, HasMax: true},
-	216: {Name: "DescribeAccountLimitsOutput", Kind: model.Structure, Members: []model.Member{
-		{Name: "Limits", Shape: 217},
-		{Name: "NextMarker", Shape: 214},
+	215: {Name: "Marker", Kind: model.String},
+	216: {Name: "PageSize", Kind: model.Integer, Min: 1, HasMin: true, Max: 400, HasMax: true},
+	217: {Name: "DescribeAccountLimitsOutput", Kind: model.Structure, Members: []model.Member{
+		{Name: "Limits", Shape: 218},
+		{Name: "NextMarker", Shape: 215},
 	}},
-	217: {Name: "Limits", Kind: model.List, Elem: model.Ref{Shape: 218, Name: ""}},
-	218: {Name: "Limit", Kind: model.Structure, Members: []model.Member{
-		{Name: "Name", Shape: 219},
-		{Name: "Max", Shape: 220},
+	218: {Name: "Limits", Kind: model.List, Elem: model.Ref{Shape: 219, Name: ""}},
+	219: {Name: "Limit", Kind: model.Structure, Members: []model.Member{
+		{Name: "Name", Shape: 220},
+		{Name: "Max", Shape: 221},
 	}},
-	219: {Name: "Name", Kind: model.String},
-	220: {Name: "Max", Kind: model.String},
-	221: {Name: "DescribeCapacityReservationInput", Kind: model.Structure, Members: []model.Member{
+	220: {Name: "Name", Kind: model.String},
+	221: {Name: "Max", Kind: model.String},
+	222: {Name: "DescribeCapacityReservationInput", Kind: model.Structure, Members: []model.Member{
 		{Name: "LoadBalancerArn", Shape: 29, Required: true},
 	}},
-	222: {Name: "DescribeCapacityReservationOutput", Kind: model.Structure, Members: []model.Member{
-		{Name: "LastModifiedTime", Shape: 223},
-		{Name: "DecreaseRequestsRemaining", Shape: 224},
-		{Name: "MinimumLoadBalancerCapacity", Shape: 225},
-		{Name: "CapacityReservationState", Shape: 227},
+	223: {Name: "DescribeCapacityReservationOutput", Kind: model.Structure, Members: []model.Member{
+		{Name: "LastModifiedTime", Shape: 224},
+		{Name: "DecreaseRequestsRemaining", Shape: 225},
+		{Name: "MinimumLoadBalancerCapacity", Shape: 226},
+		{Name: "CapacityReservationState", Shape: 228},
 	}},
-	223: {Name: "LastModifiedTime", Kind: model.Timestamp},
-	224: {Name: "DecreaseRequestsRemaining", Kind: model.Integer},
-	225: {Name: "MinimumLoadBalancerCapacity", Kind: model.Structure, Members: []model.Member{
-		{Name: "CapacityUnits", Shape: 226},
+	224: {Name: "LastModifiedTime", Kind: model.Timestamp},
+	225: {Name: "DecreaseRequestsRemaining", Kind: model.Integer},
+	226: {Name: "MinimumLoadBalancerCapacity", Kind: model.Structure, Members: []model.Member{
+		{Name: "CapacityUnits", Shape: 227},
 	}},
-	226: {Name: "CapacityUnits", Kind: model.Integer},
-	227: {Name: "ZonalCapacityReservationStates", Kind: model.List, Elem: model.Ref{Shape: 228, Name: ""}},
-	228: {Name: "ZonalCapacityReservationState", Kind: model.Structure, Members: []model.Member{
-		{Name: "State", Shape: 229},
+	227: {Name: "CapacityUnits", Kind: model.Integer},
+	228: {Name: "ZonalCapacityReservationStates", Kind: model.List, Elem: model.Ref{Shape: 229, Name: ""}},
+	229: {Name: "ZonalCapacityReservationState", Kind: model.Structure, Members: []model.Member{
+		{Name: "State", Shape: 230},
 		{Name: "AvailabilityZone", Shape: 132},
-		{Name: "EffectiveCapacityUnits", Shape: 231},
+		{Name: "EffectiveCapacityUnits", Shape: 232},
 	}},
-	229: {Name: "CapacityReservationStatus", Kind: model.Structure, Members: []model.Member{
-		{Name: "Code", Shape: 230},
+	230: {Name: "CapacityReservationStatus", Kind: model.Structure, Members: []model.Member{
+		{Name: "Code", Shape: 231},
 		{Name: "Reason", Shape: 129},
 	}},
-	230: {Name: "CapacityReservationStateEnum", Kind: model.String, Enum: []string{"provisioned", "pending", "rebalancing", "failed"}},
-	231: {Name: "CapacityUnitsDouble", Kind: model.Float},
-	232: {Name: "DescribeListenerAttributesInput", Kind: model.Structure, Members: []model.Member{
+	231: {Name: "CapacityReservationStateEnum", Kind: model.String, Enum: []string{"provisioned", "pending", "rebalancing", "failed"}},
+	232: {Name: "CapacityUnitsDouble", Kind: model.Float},
+	233: {Name: "DescribeListenerAttributesInput", Kind: model.Structure, Members: []model.Member{
 		{Name: "ListenerArn", Shape: 1, Required: true},
 	}},
-	233: {Name: "DescribeListenerAttributesOutput", Kind: model.Structure, Members: []model.Member{
-		{Name: "Attributes", Shape: 234},
+	234: {Name: "DescribeListenerAttributesOutput", Kind: model.Structure, Members: []model.Member{
+		{Name: "Attributes", Shape: 235},
 	}},
-	234: {Name: "ListenerAttributes", Kind: model.List, Elem: model.Ref{Shape: 235, Name: ""}},
-	235: {Name: "ListenerAttribute", Kind: model.Structure, Members: []model.Member{
-		{Name: "Key", Shape: 236},
-		{Name: "Value", Shape: 237},
+	235: {Name: "ListenerAttributes", Kind: model.List, Elem: model.Ref{Shape: 236, Name: ""}},
+	236: {Name: "ListenerAttribute", Kind: model.Structure, Members: []model.Member{
+		{Name: "Key", Shape: 237},
+		{Name: "Value", Shape: 238},
 	}},
-	236: {Name: "ListenerAttributeKey", Kind: model.String, Max: 256, HasMax: true, Pattern: "^[a-zA-Z0-9._]+$"},
-	237: {Name: "ListenerAttributeValue", Kind: model.String},
-	238: {Name: "DescribeListenerCertificatesInput", Kind: model.Structure, Members: []model.Member{
+	237: {Name: "ListenerAttributeKey", Kind: model.String, Max: 256, HasMax: true, Pattern: "^[a-zA-Z0-9._]+$"},
+	238: {Name: "ListenerAttributeValue", Kind: model.String},
+	239: {Name: "DescribeListenerCertificatesInput", Kind: model.Structure, Members: []model.Member{
 		{Name: "ListenerArn", Shape: 1, Required: true},
-		{Name: "Marker", Shape: 214},
-		{Name: "PageSize", Shape: 215},
+		{Name: "Marker", Shape: 215},
+		{Name: "PageSize", Shape: 216},
 	}},
-	239: {Name: "DescribeListenerCertificatesOutput", Kind: model.Structure, Members: []model.Member{
+	240: {Name: "DescribeListenerCertificatesOutput", Kind: model.Structure, Members: []model.Member{
 		{Name: "Certificates", Shape: 2},
-		{Name: "NextMarker", Shape: 214},
+		{Name: "NextMarker", Shape: 215},
 	}},
-	240: {Name: "DescribeListenersInput", Kind: model.Structure, Members: []model.Member{
+	241: {Name: "DescribeListenersInput", Kind: model.Structure, Members: []model.Member{
 		{Name: "LoadBalancerArn", Shape: 29},
-		{Name: "ListenerArns", Shape: 241},
-		{Name: "Marker", Shape: 214},
-		{Name: "PageSize", Shape: 215},
+		{Name: "ListenerArns", Shape: 242},
+		{Name: "Marker", Shape: 215},
+		{Name: "PageSize", Shape: 216},
 	}},
-	241: {Name: "ListenerArns", Kind: model.List, Elem: model.Ref{Shape: 1, Name: ""}},
-	242: {Name: "DescribeListenersOutput", Kind: model.Structure, Members: []model.Member{
+	242: {Name: "ListenerArns", Kind: model.List, Elem: model.Ref{Shape: 1, Name: ""}},
+	243: {Name: "DescribeListenersOutput", Kind: model.Structure, Members: []model.Member{
 		{Name: "Listeners", Shape: 99},
-		{Name: "NextMarker", Shape: 214},
+		{Name: "NextMarker", Shape: 215},
 	}},
-	243: {Name: "DescribeLoadBalancerAttributesInput", Kind: model.Structure, Members: []model.Member{
+	244: {Name: "DescribeLoadBalancerAttributesInput", Kind: model.Structure, Members: []model.Member{
 		{Name: "LoadBalancerArn", Shape: 29, Required: true},
 	}},
-	244: {Name: "DescribeLoadBalancerAttributesOutput", Kind: model.Structure, Members: []model.Member{
-		{Name: "Attributes", Shape: 245},
+	245: {Name: "DescribeLoadBalancerAttributesOutput", Kind: model.Structure, Members: []model.Member{
+		{Name: "Attributes", Shape: 246},
 	}},
-	245: {Name: "LoadBalancerAttributes", Kind: model.List, Elem: model.Ref{Shape: 246, Name: ""}, Max: 20, HasMax: true},
-	246: {Name: "LoadBalancerAttribute", Kind: model.Structure, Members: []model.Member{
-		{Name: "Key", Shape: 247},
-		{Name: "Value", Shape: 248},
+	246: {Name: "LoadBalancerAttributes", Kind: model.List, Elem: model.Ref{Shape: 247, Name: ""}, Max: 20, HasMax: true},
+	247: {Name: "LoadBalancerAttribute", Kind: model.Structure, Members: []model.Member{
+		{Name: "Key", Shape: 248},
+		{Name: "Value", Shape: 249},
 	}},
-	247: {Name: "LoadBalancerAttributeKey", Kind: model.String, Max: 256, HasMax: true, Pattern: "^[a-zA-Z0-9._]+$"},
-	248: {Name: "LoadBalancerAttributeValue", Kind: model.String, Max: 1024, HasMax: true},
-	249: {Name: "DescribeLoadBalancersInput", Kind: model.Structure, Members: []model.Member{
-		{Name: "LoadBalancerArns", Shape: 186},
-		{Name: "Names", Shape: 250},
-		{Name: "Marker", Shape: 214},
-		{Name: "PageSize", Shape: 215},
+	248: {Name: "LoadBalancerAttributeKey", Kind: model.String, Max: 256, HasMax: true, Pattern: "^[a-zA-Z0-9._]+$"},
+	249: {Name: "LoadBalancerAttributeValue", Kind: model.String, Max: 1024, HasMax: true},
+	250: {Name: "DescribeLoadBalancersInput", Kind: model.Structure, Members: []model.Member{
+		{Name: "LoadBalancerArns", Shape: 187},
+		{Name: "Names", Shape: 251},
+		{Name: "Marker", Shape: 215},
+		{Name: "PageSize", Shape: 216},
 	}},
-	250: {Name: "LoadBalancerNames", Kind: model.List, Elem: model.Ref{Shape: 102, Name: ""}},
-	251: {Name: "DescribeLoadBalancersOutput", Kind: model.Structure, Members: []model.Member{
+	251: {Name: "LoadBalancerNames", Kind: model.List, Elem: model.Ref{Shape: 102, Name: ""}},
+	252: {Name: "DescribeLoadBalancersOutput", Kind: model.Structure, Members: []model.Member{
 		{Name: "LoadBalancers", Shape: 121},
-		{Name: "NextMarker", Shape: 214},
+		{Name: "NextMarker", Shape: 215},
 	}},
-	252: {Name: "DescribeRulesInput", Kind: model.Structure, Members: []model.Member{
+	253: {Name: "DescribeRulesInput", Kind: model.Structure, Members: []model.Member{
 		{Name: "ListenerArn", Shape: 1},
-		{Name: "RuleArns", Shape: 253},
-		{Name: "Marker", Shape: 214},
-		{Name: "PageSize", Shape: 215},
+		{Name: "RuleArns", Shape: 254},
+		{Name: "Marker", Shape: 215},
+		{Name: "PageSize", Shape: 216},
 	}},
-	253: {Name: "RuleArns", Kind: model.List, Elem: model.Ref{Shape: 165, Name: ""}},
-	254: {Name: "DescribeRulesOutput", Kind: model.Structure, Members: []model.Member{
-		{Name: "Rules", Shape: 163},
-		{Name: "NextMarker", Shape: 214},
+	254: {Name: "RuleArns", Kind: model.List, Elem: model.Ref{Shape: 166, Name: ""}},
+	255: {Name: "DescribeRulesOutput", Kind: model.Structure, Members: []model.Member{
+		{Name: "Rules", Shape: 164},
+		{Name: "NextMarker", Shape: 215},
 	}},
-	255: {Name: "DescribeSSLPoliciesInput", Kind: model.Structure, Members: []model.Member{
-		{Name: "Names", Shape: 256},
-		{Name: "Marker", Shape: 214},
-		{Name: "PageSize", Shape: 215},
+	256: {Name: "DescribeSSLPoliciesInput", Kind: model.Structure, Members: []model.Member{
+		{Name: "Names", Shape: 257},
+		{Name: "Marker", Shape: 215},
+		{Name: "PageSize", Shape: 216},
 		{Name: "LoadBalancerType", Shape: 114},
 	}},
-	256: {Name: "SslPolicyNames", Kind: model.List, Elem: model.Ref{Shape: 32, Name: ""}},
-	257: {Name: "DescribeSSLPoliciesOutput", Kind: model.Structure, Members: []model.Member{
-		{Name: "SslPolicies", Shape: 258},
-		{Name: "NextMarker", Shape: 214},
+	257: {Name: "SslPolicyNames", Kind: model.List, Elem: model.Ref{Shape: 32, Name: ""}},
+	258: {Name: "DescribeSSLPoliciesOutput", Kind: model.Structure, Members: []model.Member{
+		{Name: "SslPolicies", Shape: 259},
+		{Name: "NextMarker", Shape: 215},
 	}},
-	258: {Name: "SslPolicies", Kind: model.List, Elem: model.Ref{Shape: 259, Name: ""}},
-	259: {Name: "SslPolicy", Kind: model.Structure, Members: []model.Member{
-		{Name: "SslProtocols", Shape: 260},
-		{Name: "Ciphers", Shape: 262},
+	259: {Name: "SslPolicies", Kind: model.List, Elem: model.Ref{Shape: 260, Name: ""}},
+	260: {Name: "SslPolicy", Kind: model.Structure, Members: []model.Member{
+		{Name: "SslProtocols", Shape: 261},
+		{Name: "Ciphers", Shape: 263},
 		{Name: "Name", Shape: 32},
 		{Name: "SupportedLoadBalancerTypes", Shape: 143},
 	}},
-	260: {Name: "SslProtocols", Kind: model.List, Elem: model.Ref{Shape: 261, Name: ""}},
-	261: {Name: "SslProtocol", Kind: model.String},
-	262: {Name: "Ciphers", Kind: model.List, Elem: model.Ref{Shape: 263, Name: ""}},
-	263: {Name: "Cipher", Kind: model.Structure, Members: []model.Member{
-		{Name: "Name", Shape: 264},
-		{Name: "Priority", Shape: 265},
+	261: {Name: "SslProtocols", Kind: model.List, Elem: model.Ref{Shape: 262, Name: ""}},
+	262: {Name: "SslProtocol", Kind: model.String},
+	263: {Name: "Ciphers", Kind: model.List, Elem: model.Ref{Shape: 264, Name: ""}},
+	264: {Name: "Cipher", Kind: model.Structure, Members: []model.Member{
+		{Name: "Name", Shape: 265},
+		{Name: "Priority", Shape: 266},
 	}},
-	264: {Name: "CipherName", Kind: model.String},
-	265: {Name: "CipherPriority", Kind: model.Integer},
-	266: {Name: "DescribeTagsInput", Kind: model.Structure, Members: []model.Member{
+	265: {Name: "CipherName", Kind: model.String},
+	266: {Name: "CipherPriority", Kind: model.Integer},
+	267: {Name: "DescribeTagsInput", Kind: model.Structure, Members: []model.Member{
 		{Name: "ResourceArns", Shape: 8, Required: true},
 	}},
-	267: {Name: "DescribeTagsOutput", Kind: model.Structure, Members: []model.Member{
-		{Name: "TagDescriptions", Shape: 268},
+	268: {Name: "DescribeTagsOutput", Kind: model.Structure, Members: []model.Member{
+		{Name: "TagDescriptions", Shape: 269},
 	}},
-	268: {Name: "TagDescriptions", Kind: model.List, Elem: model.Ref{Shape: 269, Name: ""}},
-	269: {Name: "TagDescription", Kind: model.Structure, Members: []model.Member{
+	269: {Name: "TagDescriptions", Kind: model.List, Elem: model.Ref{Shape: 270, Name: ""}},
+	270: {Name: "TagDescription", Kind: model.Structure, Members: []model.Member{
 		{Name: "ResourceArn", Shape: 9},
 		{Name: "Tags", Shape: 10},
 	}},
-	270: {Name: "DescribeTargetGroupAttributesInput", Kind: model.Structure, Members: []model.Member{
+	271: {Name: "DescribeTargetGroupAttributesInput", Kind: model.Structure, Members: []model.Member{
 		{Name: "TargetGroupArn", Shape: 36, Required: true},
 	}},
-	271: {Name: "DescribeTargetGroupAttributesOutput", Kind: model.Structure, Members: []model.Member{
-		{Name: "Attributes", Shape: 272},
+	272: {Name: "DescribeTargetGroupAttributesOutput", Kind: model.Structure, Members: []model.Member{
+		{Name: "Attributes", Shape: 273},
 	}},
-	272: {Name: "TargetGroupAttributes", Kind: model.List, Elem: model.Ref{Shape: 273, Name: ""}},
-	273: {Name: "TargetGroupAttribute", Kind: model.Structure, Members: []model.Member{
-		{Name: "Key", Shape: 274},
-		{Name: "Value", Shape: 275},
+	273: {Name: "TargetGroupAttributes", Kind: model.List, Elem: model.Ref{Shape: 274, Name: ""}},
+	274: {Name: "TargetGroupAttribute", Kind: model.Structure, Members: []model.Member{
+		{Name: "Key", Shape: 275},
+		{Name: "Value", Shape: 276},
 	}},
-	274: {Name: "TargetGroupAttributeKey", Kind: model.String, Max: 256, HasMax: true, Pattern: "^[a-zA-Z0-9._]+$"},
-	275: {Name: "TargetGroupAttributeValue", Kind: model.String},
-	276: {Name: "DescribeTargetGroupsInput", Kind: model.Structure, Members: []model.Member{
+	275: {Name: "TargetGroupAttributeKey", Kind: model.String, Max: 256, HasMax: true, Pattern: "^[a-zA-Z0-9._]+$"},
+	276: {Name: "TargetGroupAttributeValue", Kind: model.String},
+	277: {Name: "DescribeTargetGroupsInput", Kind: model.Structure, Members: []model.Member{
 		{Name: "LoadBalancerArn", Shape: 29},
-		{Name: "TargetGroupArns", Shape: 277},
-		{Name: "Names", Shape: 278},
-		{Name: "Marker", Shape: 214},
-		{Name: "PageSize", Shape: 215},
+		{Name: "TargetGroupArns", Shape: 278},
+		{Name: "Names", Shape: 279},
+		{Name: "Marker", Shape: 215},
+		{Name: "PageSize", Shape: 216},
 	}},
-	277: {Name: "TargetGroupArns", Kind: model.List, Elem: model.Ref{Shape: 36, Name: ""}},
-	278: {Name: "TargetGroupNames", Kind: model.List, Elem: model.Ref{Shape: 169, Name: ""}},
-	279: {Name: "DescribeTargetGroupsOutput", Kind: model.Structure, Members: []model.Member{
-		{Name: "TargetGroups", Shape: 184},
-		{Name: "NextMarker", Shape: 214},
+	278: {Name: "TargetGroupArns", Kind: model.List, Elem: model.Ref{Shape: 36, Name: ""}},
+	279: {Name: "TargetGroupNames", Kind: model.List, Elem: model.Ref{Shape: 170, Name: ""}},
+	280: {Name: "DescribeTargetGroupsOutput", Kind: model.Structure, Members: []model.Member{
+		{Name: "TargetGroups", Shape: 185},
+		{Name: "NextMarker", Shape: 215},
 	}},
-	280: {Name: "DescribeTargetHealthInput", Kind: model.Structure, Members: []model.Member{
+	281: {Name: "DescribeTargetHealthInput", Kind: model.Structure, Members: []model.Member{
 		{Name: "TargetGroupArn", Shape: 36, Required: true},
-		{Name: "Targets", Shape: 208},
-		{Name: "Include", Shape: 281},
+		{Name: "Targets", Shape: 209},
+		{Name: "Include", Shape: 282},
 	}},
-	281: {Name: "ListOfDescribeTargetHealthIncludeOptions", Kind: model.List, Elem: model.Ref{Shape: 282, Name: ""}},
-	282: {Name: "DescribeTargetHealthInputIncludeEnum", Kind: model.String, Enum: []string{"AnomalyDetection", "All"}},
-	283: {Name: "DescribeTargetHealthOutput", Kind: model.Structure, Members: []model.Member{
-		{Name: "TargetHealthDescriptions", Shape: 284},
+	282: {Name: "ListOfDescribeTargetHealthIncludeOptions", Kind: model.List, Elem: model.Ref{Shape: 283, Name: ""}},
+	283: {Name: "DescribeTargetHealthInputIncludeEnum", Kind: model.String, Enum: []string{"AnomalyDetection", "All"}},
+	284: {Name: "DescribeTargetHealthOutput", Kind: model.Structure, Members: []model.Member{
+		{Name: "TargetHealthDescriptions", Shape: 285},
 	}},
-	284: {Name: "TargetHealthDescriptions", Kind: model.List, Elem: model.Ref{Shape: 285, Name: ""}},
-	285: {Name: "TargetHealthDescription", Kind: model.Structure, Members: []model.Member{
-		{Name: "Target", Shape: 209},
-		{Name: "HealthCheckPort", Shape: 171},
-		{Name: "TargetHealth", Shape: 286},
-		{Name: "AnomalyDetection", Shape: 290},
-		{Name: "AdministrativeOverride", Shape: 293},
+	285: {Name: "TargetHealthDescriptions", Kind: model.List, Elem: model.Ref{Shape: 286, Name: ""}},
+	286: {Name: "TargetHealthDescription", Kind: model.Structure, Members: []model.Member{
+		{Name: "Target", Shape: 210},
+		{Name: "HealthCheckPort", Shape: 172},
+		{Name: "TargetHealth", Shape: 287},
+		{Name: "AnomalyDetection", Shape: 291},
+		{Name: "AdministrativeOverride", Shape: 294},
 	}},
-	286: {Name: "TargetHealth", Kind: model.Structure, Members: []model.Member{
-		{Name: "State", Shape: 287},
-		{Name: "Reason", Shape: 288},
-		{Name: "Description", Shape: 289},
+	287: {Name: "TargetHealth", Kind: model.Structure, Members: []model.Member{
+		{Name: "State", Shape: 288},
+		{Name: "Reason", Shape: 289},
+		{Name: "Description", Shape: 290},
 	}},
-	287: {Name: "TargetHealthStateEnum", Kind: model.String, Enum: []string{"initial", "healthy", "unhealthy", "unhealthy.draining", "unused", "draining", "unavailable"}},
-	288: {Name: "TargetHealthReasonEnum", Kind: model.String, Enum: []string{"Elb.RegistrationInProgress", "Elb.InitialHealthChecking", "Target.ResponseCodeMismatch", "Target.Timeout", "Target.FailedHealthChecks", "Target.NotRegistered", "Target.NotInUse", "Target.DeregistrationInProgress", "Target.InvalidState", "Target.IpUnusable", "Target.HealthCheckDisabled", "Elb.InternalError"}},
-	289: {Name: "Description", Kind: model.String},
-	290: {Name: "AnomalyDetection", Kind: model.Structure, Members: []model.Member{
-		{Name: "Result", Shape: 291},
-		{Name: "MitigationInEffect", Shape: 292},
+	288: {Name: "TargetHealthStateEnum", Kind: model.String, Enum: []string{"initial", "healthy", "unhealthy", "unhealthy.draining", "unused", "draining", "unavailable"}},
+	289: {Name: "TargetHealthReasonEnum", Kind: model.String, Enum: []string{"Elb.RegistrationInProgress", "Elb.InitialHealthChecking", "Target.ResponseCodeMismatch", "Target.Timeout", "Target.FailedHealthChecks", "Target.NotRegistered", "Target.NotInUse", "Target.DeregistrationInProgress", "Target.InvalidState", "Target.IpUnusable", "Target.HealthCheckDisabled", "Elb.InternalError"}},
+	290: {Name: "Description", Kind: model.String},
+	291: {Name: "AnomalyDetection", Kind: model.Structure, Members: []model.Member{
+		{Name: "Result", Shape: 292},
+		{Name: "MitigationInEffect", Shape: 293},
 	}},
-	291: {Name: "AnomalyResultEnum", Kind: model.String, Enum: []string{"anomalous", "normal"}},
-	292: {Name: "MitigationInEffectEnum", Kind: model.String, Enum: []string{"yes", "no"}},
-	293: {Name: "AdministrativeOverride", Kind: model.Structure, Members: []model.Member{
-		{Name: "State", Shape: 294},
-		{Name: "Reason", Shape: 295},
-		{Name: "Description", Shape: 289},
+	292: {Name: "AnomalyResultEnum", Kind: model.String, Enum: []string{"anomalous", "normal"}},
+	293: {Name: "MitigationInEffectEnum", Kind: model.String, Enum: []string{"yes", "no"}},
+	294: {Name: "AdministrativeOverride", Kind: model.Structure, Members: []model.Member{
+		{Name: "State", Shape: 295},
+		{Name: "Reason", Shape: 296},
+		{Name: "Description", Shape: 290},
 	}},
-	294: {Name: "TargetAdministrativeOverrideStateEnum", Kind: model.String, Enum: []string{"unknown", "no_override", "zonal_shift_active", "zonal_shift_delegated_to_dns"}},
-	295: {Name: "TargetAdministrativeOverrideReasonEnum", Kind: model.String, Enum: []string{"AdministrativeOverride.Unknown", "AdministrativeOverride.NoOverride", "AdministrativeOverride.ZonalShiftActive", "AdministrativeOverride.ZonalShiftDelegatedToDns"}},
-	296: {Name: "DescribeTrustStoreAssociationsInput", Kind: model.Structure, Members: []model.Member{
+	295: {Name: "TargetAdministrativeOverrideStateEnum", Kind: model.String, Enum: []string{"unknown", "no_override", "zonal_shift_active", "zonal_shift_delegated_to_dns"}},
+	296: {Name: "TargetAdministrativeOverrideReasonEnum", Kind: model.String, Enum: []string{"AdministrativeOverride.Unknown", "AdministrativeOverride.NoOverride", "AdministrativeOverride.ZonalShiftActive", "AdministrativeOverride.ZonalShiftDelegatedToDns"}},
+	297: {Name: "DescribeTrustStoreAssociationsInput", Kind: model.Structure, Members: []model.Member{
 		{Name: "TrustStoreArn", Shape: 16, Required: true},
-		{Name: "Marker", Shape: 214},
-		{Name: "PageSize", Shape: 215},
+		{Name: "Marker", Shape: 215},
+		{Name: "PageSize", Shape: 216},
 	}},
-	297: {Name: "DescribeTrustStoreAssociationsOutput", Kind: model.Structure, Members: []model.Member{
-		{Name: "TrustStoreAssociations", Shape: 298},
-		{Name: "NextMarker", Shape: 214},
+	298: {Name: "DescribeTrustStoreAssociationsOutput", Kind: model.Structure, Members: []model.Member{
+		{Name: "TrustStoreAssociations", Shape: 299},
+		{Name: "NextMarker", Shape: 215},
 	}},
-	298: {Name: "TrustStoreAssociations", Kind: model.List, Elem: model.Ref{Shape: 299, Name: ""}},
-	299: {Name: "TrustStoreAssociation", Kind: model.Structure, Members: []model.Member{
-		{Name: "ResourceArn", Shape: 300},
+	299: {Name: "TrustStoreAssociations", Kind: model.List, Elem: model.Ref{Shape: 300, Name: ""}},
+	300: {Name: "TrustStoreAssociation", Kind: model.Structure, Members: []model.Member{
+		{Name: "ResourceArn", Shape: 301},
 	}},
-	300: {Name: "TrustStoreAssociationResourceArn", Kind: model.String},
-	301: {Name: "DescribeTrustStoreRevocationsInput", Kind: model.Structure, Members: []model.Member{
+	301: {Name: "TrustStoreAssociationResourceArn", Kind: model.String},
+	302: {Name: "DescribeTrustStoreRevocationsInput", Kind: model.Structure, Members: []model.Member{
 		{Name: "TrustStoreArn", Shape: 16, Required: true},
-		{Name: "RevocationIds", Shape: 302},
-		{Name: "Marker", Shape: 214},
-		{Name: "PageSize", Shape: 215},
+		{Name: "RevocationIds", Shape: 303},
+		{Name: "Marker", Shape: 215},
+		{Name: "PageSize", Shape: 216},
 	}},
-	302: {Name: "RevocationIds", Kind: model.List, Elem: model.Ref{Shape: 26, Name: ""}},
-	303: {Name: "DescribeTrustStoreRevocationsOutput", Kind: model.Structure, Members: []model.Member{
-		{Name: "TrustStoreRevocations", Shape: 304},
-		{Name: "NextMarker", Shape: 214},
+	303: {Name: "RevocationIds", Kind: model.List, Elem: model.Ref{Shape: 26, Name: ""}},
+	304: {Name: "DescribeTrustStoreRevocationsOutput", Kind: model.Structure, Members: []model.Member{
+		{Name: "TrustStoreRevocations", Shape: 305},
+		{Name: "NextMarker", Shape: 215},
 	}},
-	304: {Name: "DescribeTrustStoreRevocationResponse", Kind: model.List, Elem: model.Ref{Shape: 305, Name: ""}},
-	305: {Name: "DescribeTrustStoreRevocation", Kind: model.Structure, Members: []model.Member{
+	305: {Name: "DescribeTrustStoreRevocationResponse", Kind: model.List, Elem: model.Ref{Shape: 306, Name: ""}},
+	306: {Name: "DescribeTrustStoreRevocation", Kind: model.Structure, Members: []model.Member{
 		{Name: "TrustStoreArn", Shape: 16},
 		{Name: "RevocationId", Shape: 26},
 		{Name: "RevocationType", Shape: 22},
 		{Name: "NumberOfRevokedEntries", Shape: 27},
 	}},
-	306: {Name: "DescribeTrustStoresInput", Kind: model.Structure, Members: []model.Member{
-		{Name: "TrustStoreArns", Shape: 307},
-		{Name: "Names", Shape: 308},
-		{Name: "Marker", Shape: 214},
-		{Name: "PageSize", Shape: 215},
+	307: {Name: "DescribeTrustStoresInput", Kind: model.Structure, Members: []model.Member{
+		{Name: "TrustStoreArns", Shape: 308},
+		{Name: "Names", Shape: 309},
+		{Name: "Marker", Shape: 215},
+		{Name: "PageSize", Shape: 216},
 	}},
-	307: {Name: "TrustStoreArns", Kind: model.List, Elem: model.Ref{Shape: 16, Name: ""}},
-	308: {Name: "TrustStoreNames", Kind: model.List, Elem: model.Ref{Shape: 188, Name: ""}},
-	309: {Name: "DescribeTrustStoresOutput", Kind: model.Structure, Members: []model.Member{
-		{Name: "TrustStores", Shape: 190},
-		{Name: "NextMarker", Shape: 214},
+	308: {Name: "TrustStoreArns", Kind: model.List, Elem: model.Ref{Shape: 16, Name: ""}},
+	309: {Name: "TrustStoreNames", Kind: model.List, Elem: model.Ref{Shape: 189, Name: ""}},
+	310: {Name: "DescribeTrustStoresOutput", Kind: model.Structure, Members: []model.Member{
+		{Name: "TrustStores", Shape: 191},
+		{Name: "NextMarker", Shape: 215},
 	}},
-	310: {Name: "GetResourcePolicyInput", Kind: model.Structure, Members: []model.Member{
+	311: {Name: "GetResourcePolicyInput", Kind: model.Structure, Members: []model.Member{
 		{Name: "ResourceArn", Shape: 9, Required: true},
 	}},
-	311: {Name: "GetResourcePolicyOutput", Kind: model.Structure, Members: []model.Member{
-		{Name: "Policy", Shape: 312},
+	312: {Name: "GetResourcePolicyOutput", Kind: model.Structure, Members: []model.Member{
+		{Name: "Policy", Shape: 313},
 	}},
-	312: {Name: "Policy", Kind: model.String, Min: 1, HasMin: true},
-	313: {Name: "GetTrustStoreCaCertificatesBundleInput", Kind: model.Structure, Members: []model.Member{
+	313: {Name: "Policy", Kind: model.String, Min: 1, HasMin: true},
+	314: {Name: "GetTrustStoreCaCertificatesBundleInput", Kind: model.Structure, Members: []model.Member{
 		{Name: "TrustStoreArn", Shape: 16, Required: true},
 	}},
-	314: {Name: "GetTrustStoreCaCertificatesBundleOutput", Kind: model.Structure, Members: []model.Member{
-		{Name: "Location", Shape: 315},
+	315: {Name: "GetTrustStoreCaCertificatesBundleOutput", Kind: model.Structure, Members: []model.Member{
+		{Name: "Location", Shape: 316},
 	}},
-	315: {Name: "Location", Kind: model.String},
-	316: {Name: "GetTrustStoreRevocationContentInput", Kind: model.Structure, Members: []model.Member{
+	316: {Name: "Location", Kind: model.String},
+	317: {Name: "GetTrustStoreRevocationContentInput", Kind: model.Structure, Members: []model.Member{
 		{Name: "TrustStoreArn", Shape: 16, Required: true},
 		{Name: "RevocationId", Shape: 26, Required: true},
 	}},
-	317: {Name: "GetTrustStoreRevocationContentOutput", Kind: model.Structure, Members: []model.Member{
-		{Name: "Location", Shape: 315},
+	318: {Name: "GetTrustStoreRevocationContentOutput", Kind: model.Structure, Members: []model.Member{
+		{Name: "Location", Shape: 316},
 	}},
-	318: {Name: "ModifyCapacityReservationInput", Kind: model.Structure, Members: []model.Member{
+	319: {Name: "ModifyCapacityReservationInput", Kind: model.Structure, Members: []model.Member{
 		{Name: "LoadBalancerArn", Shape: 29, Required: true},
-		{Name: "MinimumLoadBalancerCapacity", Shape: 225},
-		{Name: "ResetCapacityReservation", Shape: 319},
+		{Name: "MinimumLoadBalancerCapacity", Shape: 226},
+		{Name: "ResetCapacityReservation", Shape: 320},
 	}},
-	319: {Name: "ResetCapacityReservation", Kind: model.Boolean},
-	320: {Name: "ModifyCapacityReservationOutput", Kind: model.Structure, Members: []model.Member{
-		{Name: "LastModifiedTime", Shape: 223},
-		{Name: "DecreaseRequestsRemaining", Shape: 224},
-		{Name: "MinimumLoadBalancerCapacity", Shape: 225},
-		{Name: "CapacityReservationState", Shape: 227},
+	320: {Name: "ResetCapacityReservation", Kind: model.Boolean},
+	321: {Name: "ModifyCapacityReservationOutput", Kind: model.Structure, Members: []model.Member{
+		{Name: "LastModifiedTime", Shape: 224},
+		{Name: "DecreaseRequestsRemaining", Shape: 225},
+		{Name: "MinimumLoadBalancerCapacity", Shape: 226},
+		{Name: "CapacityReservationState", Shape: 228},
 	}},
-	321: {Name: "ModifyIpPoolsInput", Kind: model.Structure, Members: []model.Member{
+	322: {Name: "ModifyIpPoolsInput", Kind: model.Structure, Members: []model.Member{
 		{Name: "LoadBalancerArn", Shape: 29, Required: true},
 		{Name: "IpamPools", Shape: 118},
-		{Name: "RemoveIpamPools", Shape: 322},
+		{Name: "RemoveIpamPools", Shape: 323},
 	}},
-	322: {Name: "RemoveIpamPools", Kind: model.List, Elem: model.Ref{Shape: 323, Name: ""}},
-	323: {Name: "RemoveIpamPoolEnum", Kind: model.String, Enum: []string{"ipv4"}},
-	324: {Name: "ModifyIpPoolsOutput", Kind: model.Structure, Members: []model.Member{
+	323: {Name: "RemoveIpamPools", Kind: model.List, Elem: model.Ref{Shape: 324, Name: ""}},
+	324: {Name: "RemoveIpamPoolEnum", Kind: model.String, Enum: []string{"ipv4"}},
+	325: {Name: "ModifyIpPoolsOutput", Kind: model.Structure, Members: []model.Member{
 		{Name: "IpamPools", Shape: 118},
 	}},
-	325: {Name: "ModifyListenerInput", Kind: model.Structure, Members: []model.Member{
+	326: {Name: "ModifyListenerInput", Kind: model.Structure, Members: []model.Member{
 		{Name: "ListenerArn", Shape: 1, Required: true},
 		{Name: "Port", Shape: 31},
 		{Name: "Protocol", Shape: 30},
@@ -835,122 +837,122 @@ var shapes = []model.Shape{
 		{Name: "AlpnPolicy", Shape: 91},
 		{Name: "MutualAuthentication", Shape: 93},
 	}},
-	326: {Name: "ModifyListenerOutput", Kind: model.Structure, Members: []model.Member{
+	327: {Name: "ModifyListenerOutput", Kind: model.Structure, Members: []model.Member{
 		{Name: "Listeners", Shape: 99},
 	}},
-	327: {Name: "ModifyListenerAttributesInput", Kind: model.Structure, Members: []model.Member{
+	328: {Name: "ModifyListenerAttributesInput", Kind: model.Structure, Members: []model.Member{
 		{Name: "ListenerArn", Shape: 1, Required: true},
-		{Name: "Attributes", Shape: 234, Required: true},
+		{Name: "Attributes", Shape: 235, Required: true},
 	}},
-	328: {Name: "ModifyListenerAttributesOutput", Kind: model.Structure, Members: []model.Member{
-		{Name: "Attributes", Shape: 234},
+	329: {Name: "ModifyListenerAttributesOutput", Kind: model.Structure, Members: []model.Member{
+		{Name: "Attributes", Shape: 235},
 	}},
-	329: {Name: "ModifyLoadBalancerAttributesInput", Kind: model.Structure, Members: []model.Member{
+	330: {Name: "ModifyLoadBalancerAttributesInput", Kind: model.Structure, Members: []model.Member{
 		{Name: "LoadBalancerArn", Shape: 29, Required: true},
-		{Name: "Attributes", Shape: 245, Required: true},
+		{Name: "Attributes", Shape: 246, Required: true},
 	}},
-	330: {Name: "ModifyLoadBalancerAttributesOutput", Kind: model.Structure, Members: []model.Member{
-		{Name: "Attributes", Shape: 245},
+	331: {Name: "ModifyLoadBalancerAttributesOutput", Kind: model.Structure, Members: []model.Member{
+		{Name: "Attributes", Shape: 246},
 	}},
-	331: {Name: "ModifyRuleInput", Kind: model.Structure, Members: []model.Member{
-		{Name: "RuleArn", Shape: 165, Required: true},
+	332: {Name: "ModifyRuleInput", Kind: model.Structure, Members: []model.Member{
+		{Name: "RuleArn", Shape: 166, Required: true},
 		{Name: "Conditions", Shape: 140},
 		{Name: "Actions", Shape: 33},
-		{Name: "Transforms", Shape: 155},
-		{Name: "ResetTransforms", Shape: 332},
+		{Name: "Transforms", Shape: 156},
+		{Name: "ResetTransforms", Shape: 333},
 	}},
-	332: {Name: "ResetTransforms", Kind: model.Boolean},
-	333: {Name: "ModifyRuleOutput", Kind: model.Structure, Members: []model.Member{
-		{Name: "Rules", Shape: 163},
+	333: {Name: "ResetTransforms", Kind: model.Boolean},
+	334: {Name: "ModifyRuleOutput", Kind: model.Structure, Members: []model.Member{
+		{Name: "Rules", Shape: 164},
 	}},
-	334: {Name: "ModifyTargetGroupInput", Kind: model.Structure, Members: []model.Member{
+	335: {Name: "ModifyTargetGroupInput", Kind: model.Structure, Members: []model.Member{
 		{Name: "TargetGroupArn", Shape: 36, Required: true},
 		{Name: "HealthCheckProtocol", Shape: 30},
-		{Name: "HealthCheckPort", Shape: 171},
-		{Name: "HealthCheckPath", Shape: 173},
-		{Name: "HealthCheckEnabled", Shape: 172},
-		{Name: "HealthCheckIntervalSeconds", Shape: 174},
-		{Name: "HealthCheckTimeoutSeconds", Shape: 175},
-		{Name: "HealthyThresholdCount", Shape: 176},
-		{Name: "UnhealthyThresholdCount", Shape: 176},
-		{Name: "Matcher", Shape: 177},
+		{Name: "HealthCheckPort", Shape: 172},
+		{Name: "HealthCheckPath", Shape: 174},
+		{Name: "HealthCheckEnabled", Shape: 173},
+		{Name: "HealthCheckIntervalSeconds", Shape: 175},
+		{Name: "HealthCheckTimeoutSeconds", Shape: 176},
+		{Name: "HealthyThresholdCount", Shape: 177},
+		{Name: "UnhealthyThresholdCount", Shape: 177},
+		{Name: "Matcher", Shape: 178},
 	}},
-	335: {Name: "ModifyTargetGroupOutput", Kind: model.Structure, Members: []model.Member{
-		{Name: "TargetGroups", Shape: 184},
+	336: {Name: "ModifyTargetGroupOutput", Kind: model.Structure, Members: []model.Member{
+		{Name: "TargetGroups", Shape: 185},
 	}},
-	336: {Name: "ModifyTargetGroupAttributesInput", Kind: model.Structure, Members: []model.Member{
+	337: {Name: "ModifyTargetGroupAttributesInput", Kind: model.Structure, Members: []model.Member{
 		{Name: "TargetGroupArn", Shape: 36, Required: true},
-		{Name: "Attributes", Shape: 272, Required: true},
+		{Name: "Attributes", Shape: 273, Required: true},
 	}},
-	337: {Name: "ModifyTargetGroupAttributesOutput", Kind: model.Structure, Members: []model.Member{
-		{Name: "Attributes", Shape: 272},
+	338: {Name: "ModifyTargetGroupAttributesOutput", Kind: model.Structure, Members: []model.Member{
+		{Name: "Attributes", Shape: 273},
 	}},
-	338: {Name: "ModifyTrustStoreInput", Kind: model.Structure, Members: []model.Member{
+	339: {Name: "ModifyTrustStoreInput", Kind: model.Structure, Members: []model.Member{
 		{Name: "TrustStoreArn", Shape: 16, Required: true},
 		{Name: "CaCertificatesBundleS3Bucket", Shape: 19, Required: true},
 		{Name: "CaCertificatesBundleS3Key", Shape: 20, Required: true},
 		{Name: "CaCertificatesBundleS3ObjectVersion", Shape: 21},
 	}},
-	339: {Name: "ModifyTrustStoreOutput", Kind: model.Structure, Members: []model.Member{
-		{Name: "TrustStores", Shape: 190},
+	340: {Name: "ModifyTrustStoreOutput", Kind: model.Structure, Members: []model.Member{
+		{Name: "TrustStores", Shape: 191},
 	}},
-	340: {Name: "RegisterTargetsInput", Kind: model.Structure, Members: []model.Member{
+	341: {Name: "RegisterTargetsInput", Kind: model.Structure, Members: []model.Member{
 		{Name: "TargetGroupArn", Shape: 36, Required: true},
-		{Name: "Targets", Shape: 208, Required: true},
+		{Name: "Targets", Shape: 209, Required: true},
 	}},
-	341: {Name: "RegisterTargetsOutput", Kind: model.Structure},
-	342: {Name: "RemoveListenerCertificatesInput", Kind: model.Structure, Members: []model.Member{
+	342: {Name: "RegisterTargetsOutput", Kind: model.Structure},
+	343: {Name: "RemoveListenerCertificatesInput", Kind: model.Structure, Members: []model.Member{
 		{Name: "ListenerArn", Shape: 1, Required: true},
 		{Name: "Certificates", Shape: 2, Required: true},
 	}},
-	343: {Name: "RemoveListenerCertificatesOutput", Kind: model.Structure},
-	344: {Name: "RemoveTagsInput", Kind: model.Structure, Members: []model.Member{
+	344: {Name: "RemoveListenerCertificatesOutput", Kind: model.Structure},
+	345: {Name: "RemoveTagsInput", Kind: model.Structure, Members: []model.Member{
 		{Name: "ResourceArns", Shape: 8, Required: true},
-		{Name: "TagKeys", Shape: 345, Required: true},
+		{Name: "TagKeys", Shape: 346, Required: true},
 	}},
-	345: {Name: "TagKeys", Kind: model.List, Elem: model.Ref{Shape: 12, Name: ""}},
-	346: {Name: "RemoveTagsOutput", Kind: model.Structure},
-	347: {Name: "RemoveTrustStoreRevocationsInput", Kind: model.Structure, Members: []model.Member{
+	346: {Name: "TagKeys", Kind: model.List, Elem: model.Ref{Shape: 12, Name: ""}},
+	347: {Name: "RemoveTagsOutput", Kind: model.Structure},
+	348: {Name: "RemoveTrustStoreRevocationsInput", Kind: model.Structure, Members: []model.Member{
 		{Name: "TrustStoreArn", Shape: 16, Required: true},
-		{Name: "RevocationIds", Shape: 302, Required: true},
+		{Name: "RevocationIds", Shape: 303, Required: true},
 	}},
-	348: {Name: "RemoveTrustStoreRevocationsOutput", Kind: model.Structure},
-	349: {Name: "SetIpAddressTypeInput", Kind: model.Structure, Members: []model.Member{
+	349: {Name: "RemoveTrustStoreRevocationsOutput", Kind: model.Structure},
+	350: {Name: "SetIpAddressTypeInput", Kind: model.Structure, Members: []model.Member{
 		{Name: "LoadBalancerArn", Shape: 29, Required: true},
 		{Name: "IpAddressType", Shape: 115, Required: true},
 	}},
-	350: {Name: "SetIpAddressTypeOutput", Kind: model.Structure, Members: []model.Member{
+	351: {Name: "SetIpAddressTypeOutput", Kind: model.Structure, Members: []model.Member{
 		{Name: "IpAddressType", Shape: 115},
 	}},
-	351: {Name: "SetRulePrioritiesInput", Kind: model.Structure, Members: []model.Member{
-		{Name: "RulePriorities", Shape: 352, Required: true},
+	352: {Name: "SetRulePrioritiesInput", Kind: model.Structure, Members: []model.Member{
+		{Name: "RulePriorities", Shape: 353, Required: true},
 	}},
-	352: {Name: "RulePriorityList", Kind: model.List, Elem: model.Ref{Shape: 353, Name: ""}},
-	353: {Name: "RulePriorityPair", Kind: model.Structure, Members: []model.Member{
-		{Name: "RuleArn", Shape: 165},
-		{Name: "Priority", Shape: 154},
+	353: {Name: "RulePriorityList", Kind: model.List, Elem: model.Ref{Shape: 354, Name: ""}},
+	354: {Name: "RulePriorityPair", Kind: model.Structure, Members: []model.Member{
+		{Name: "RuleArn", Shape: 166},
+		{Name: "Priority", Shape: 155},
 	}},
-	354: {Name: "SetRulePrioritiesOutput", Kind: model.Structure, Members: []model.Member{
-		{Name: "Rules", Shape: 163},
+	355: {Name: "SetRulePrioritiesOutput", Kind: model.Structure, Members: []model.Member{
+		{Name: "Rules", Shape: 164},
 	}},
-	355: {Name: "SetSecurityGroupsInput", Kind: model.Structure, Members: []model.Member{
+	356: {Name: "SetSecurityGroupsInput", Kind: model.Structure, Members: []model.Member{
 		{Name: "LoadBalancerArn", Shape: 29, Required: true},
 		{Name: "SecurityGroups", Shape: 111, Required: true},
-		{Name: "EnforceSecurityGroupInboundRulesOnPrivateLinkTraffic", Shape: 356},
+		{Name: "EnforceSecurityGroupInboundRulesOnPrivateLinkTraffic", Shape: 357},
 	}},
-	356: {Name: "EnforceSecurityGroupInboundRulesOnPrivateLinkTrafficEnum", Kind: model.String, Enum: []string{"on", "off"}},
-	357: {Name: "SetSecurityGroupsOutput", Kind: model.Structure, Members: []model.Member{
+	357: {Name: "EnforceSecurityGroupInboundRulesOnPrivateLinkTrafficEnum", Kind: model.String, Enum: []string{"on", "off"}},
+	358: {Name: "SetSecurityGroupsOutput", Kind: model.Structure, Members: []model.Member{
 		{Name: "SecurityGroupIds", Shape: 111},
-		{Name: "EnforceSecurityGroupInboundRulesOnPrivateLinkTraffic", Shape: 356},
+		{Name: "EnforceSecurityGroupInboundRulesOnPrivateLinkTraffic", Shape: 357},
 	}},
-	358: {Name: "SetSubnetsInput", Kind: model.Structure, Members: []model.Member{
+	359: {Name: "SetSubnetsInput", Kind: model.Structure, Members: []model.Member{
 		{Name: "LoadBalancerArn", Shape: 29, Required: true},
 		{Name: "Subnets", Shape: 103},
 		{Name: "SubnetMappings", Shape: 105},
 		{Name: "IpAddressType", Shape: 115},
 		{Name: "EnablePrefixForIpv6SourceNat", Shape: 117},
 	}},
-	359: {Name: "SetSubnetsOutput", Kind: model.Structure, Members: []model.Member{
+	360: {Name: "SetSubnetsOutput", Kind: model.Structure, Members: []model.Member{
 		{Name: "AvailabilityZones", Shape: 130},
 		{Name: "IpAddressType", Shape: 115},
 		{Name: "EnablePrefixForIpv6SourceNat", Shape: 117},

@@ -949,7 +949,8 @@ type SetSubnetsOutput struct {
 
 // SourceIpConditionConfig is a shape of AWS's API.
 type SourceIpConditionConfig struct {
-	Values []string `json:",omitempty"`
+	Values        []string `json:",omitempty"`
+	IpAddressType *string  `json:",omitempty"`
 }
 
 // SslPolicy is a shape of AWS's API.

@@ -864,6 +864,7 @@ var shapes = []model.Shape{
 		{Name: "ResourceHandlingOption", Shape: 275},
 		{Name: "MaxItems", Shape: 118},
 		{Name: "Marker", Shape: 119},
+		{Name: "OrderedOrganizationPolicyInputList", Shape: 276},
 	}},
 	264: {Name: "SimulationPolicyListType", Kind: model.List, Elem: model.Ref{Shape: 43, Name: ""}},
 	265: {Name: "ActionNameListType", Kind: model.List, Elem: model.Ref{Shape: 266, Name: ""}},
@@ -881,58 +882,64 @@ var shapes = []model.Shape{
 	273: {Name: "ContextKeyValueType", Kind: model.String},
 	274: {Name: "ContextKeyTypeEnum", Kind: model.String, Enum: []string{"string", "stringList", "numeric", "numericList", "boolean", "booleanList", "ip", "ipList", "binary", "binaryList", "date", "dateList"}},
 	275: {Name: "ResourceHandlingOptionType", Kind: model.String, Min: 1, HasMin: true, Max: 64, HasMax: true},
-	276: {Name: "SimulateCustomPolicyOutput", Kind: model.Structure, Members: []model.Member{
-		{Name: "EvaluationResults", Shape: 277},
+	276: {Name: "OrderedOrganizationPolicyListType", Kind: model.List, Elem: model.Ref{Shape: 277, Name: ""}},
+	277: {Name: "OrderedOrganizationPolicyType", Kind: model.Structure, Members: []model.Member{
+		{Name: "ServiceControlPolicyInputList", Shape: 278},
+	}},
+	278: {Name: "SlipwayStringList", Kind: model.List, Elem: model.Ref{Shape: 279, Name: ""}},
+	279: {Name: "SlipwayString", Kind: model.String},
+	280: {Name: "SimulateCustomPolicyOutput", Kind: model.Structure, Members: []model.Member{
+		{Name: "EvaluationResults", Shape: 281},
 		{Name: "IsTruncated", Shape: 51},
 		{Name: "Marker", Shape: 136},
 	}},
-	277: {Name: "EvaluationResultsListType", Kind: model.List, Elem: model.Ref{Shape: 278, Name: ""}},
-	278: {Name: "EvaluationResult", Kind: model.Structure, Members: []model.Member{
+	281: {Name: "EvaluationResultsListType", Kind: model.List, Elem: model.Ref{Shape: 282, Name: ""}},
+	282: {Name: "EvaluationResult", Kind: model.Structure, Members: []model.Member{
 		{Name: "EvalActionName", Shape: 266, Required: true},
 		{Name: "EvalResourceName", Shape: 268},
-		{Name: "EvalDecision", Shape: 279, Required: true},
-		{Name: "MatchedStatements", Shape: 280},
-		{Name: "MissingContextValues", Shape: 287},
-		{Name: "OrganizationsDecisionDetail", Shape: 288},
-		{Name: "PermissionsBoundaryDecisionDetail", Shape: 289},
-		{Name: "EvalDecisionDetails", Shape: 290},
-		{Name: "ResourceSpecificResults", Shape: 292},
+		{Name: "EvalDecision", Shape: 283, Required: true},
+		{Name: "MatchedStatements", Shape: 284},
+		{Name: "MissingContextValues", Shape: 291},
+		{Name: "OrganizationsDecisionDetail", Shape: 292},
+		{Name: "PermissionsBoundaryDecisionDetail", Shape: 293},
+		{Name: "EvalDecisionDetails", Shape: 294},
+		{Name: "ResourceSpecificResults", Shape: 296},
 	}},
-	279: {Name: "PolicyEvaluationDecisionType", Kind: model.String, Enum: []string{"allowed", "explicitDeny", "implicitDeny"}},
-	280: {Name: "StatementListType", Kind: model.List, Elem: model.Ref{Shape: 281, Name: ""}},
-	281: {Name: "Statement", Kind: model.Structure, Members: []model.Member{
-		{Name: "SourcePolicyId", Shape: 282},
-		{Name: "SourcePolicyType", Shape: 283},
-		{Name: "StartPosition", Shape: 284},
-		{Name: "EndPosition", Shape: 284},
+	283: {Name: "PolicyEvaluationDecisionType", Kind: model.String, Enum: []string{"allowed", "explicitDeny", "implicitDeny"}},
+	284: {Name: "StatementListType", Kind: model.List, Elem: model.Ref{Shape: 285, Name: ""}},
+	285: {Name: "Statement", Kind: model.Structure, Members: []model.Member{
+		{Name: "SourcePolicyId", Shape: 286},
+		{Name: "SourcePolicyType", Shape: 287},
+		{Name: "StartPosition", Shape: 288},
+		{Name: "EndPosition", Shape: 288},
 	}},
-	282: {Name: "PolicyIdentifierType", Kind: model.String},
-	283: {Name: "PolicySourceType", Kind: model.String, Enum: []string{"user", "group", "role", "aws-managed", "user-managed", "resource", "none"}},
-	284: {Name: "Position", Kind: model.Structure, Members: []model.Member{
-		{Name: "Line", Shape: 285},
-		{Name: "Column", Shape: 286},
+	286: {Name: "PolicyIdentifierType", Kind: model.String},
+	287: {Name: "PolicySourceType", Kind: model.String, Enum: []string{"user", "group", "role", "aws-managed", "user-managed", "resource", "none"}},
+	288: {Name: "Position", Kind: model.Structure, Members: []model.Member{
+		{Name: "Line", Shape: 289},
+		{Name: "Column", Shape: 290},
 	}},
-	285: {Name: "LineNumber", Kind: model.Integer},
-	286: {Name: "ColumnNumber", Kind: model.Integer},
-	287: {Name: "ContextKeyNamesResultListType", Kind: model.List, Elem: model.Ref{Shape: 271, Name: ""}},
-	288: {Name: "OrganizationsDecisionDetail", Kind: model.Structure, Members: []model.Member{
+	289: {Name: "LineNumber", Kind: model.Integer},
+	290: {Name: "ColumnNumber", Kind: model.Integer},
+	291: {Name: "ContextKeyNamesResultListType", Kind: model.List, Elem: model.Ref{Shape: 271, Name: ""}},
+	292: {Name: "OrganizationsDecisionDetail", Kind: model.Structure, Members: []model.Member{
 		{Name: "AllowedByOrganizations", Shape: 51},
 	}},
-	289: {Name: "PermissionsBoundaryDecisionDetail", Kind: model.Structure, Members: []model.Member{
+	293: {Name: "PermissionsBoundaryDecisionDetail", Kind: model.Structure, Members: []model.Member{
 		{Name: "AllowedByPermissionsBoundary", Shape: 51},
 	}},
-	290: {Name: "EvalDecisionDetailsType", Kind: model.Map, Elem: model.Ref{Shape: 279, Name: ""}, Key: model.Ref{Shape: 291, Name: ""}},
-	291: {Name: "EvalDecisionSourceType", Kind: model.String, Min: 3, HasMin: true, Max: 256, HasMax: true},
-	292: {Name: "ResourceSpecificResultListType", Kind: model.List, Elem: model.Ref{Shape: 293, Name: ""}},
-	293: {Name: "ResourceSpecificResult", Kind: model.Structure, Members: []model.Member{
+	294: {Name: "EvalDecisionDetailsType", Kind: model.Map, Elem: model.Ref{Shape: 283, Name: ""}, Key: model.Ref{Shape: 295, Name: ""}},
+	295: {Name: "EvalDecisionSourceType", Kind: model.String, Min: 3, HasMin: true, Max: 256, HasMax: true},
+	296: {Name: "ResourceSpecificResultListType", Kind: model.List, Elem: model.Ref{Shape: 297, Name: ""}},
+	297: {Name: "ResourceSpecificResult", Kind: model.Structure, Members: []model.Member{
 		{Name: "EvalResourceName", Shape: 268, Required: true},
-		{Name: "EvalResourceDecision", Shape: 279, Required: true},
-		{Name: "MatchedStatements", Shape: 280},
-		{Name: "MissingContextValues", Shape: 287},
-		{Name: "EvalDecisionDetails", Shape: 290},
-		{Name: "PermissionsBoundaryDecisionDetail", Shape: 289},
+		{Name: "EvalResourceDecision", Shape: 283, Required: true},
+		{Name: "MatchedStatements", Shape: 284},
+		{Name: "MissingContextValues", Shape: 291},
+		{Name: "EvalDecisionDetails", Shape: 294},
+		{Name: "PermissionsBoundaryDecisionDetail", Shape: 293},
 	}},
-	294: {Name: "SimulatePrincipalPolicyInput", Kind: model.Structure, Members: []model.Member{
+	298: {Name: "SimulatePrincipalPolicyInput", Kind: model.Structure, Members: []model.Member{
 		{Name: "PolicySourceArn", Shape: 9, Required: true},
 		{Name: "PolicyInputList", Shape: 264},
 		{Name: "PermissionsBoundaryPolicyInputList", Shape: 264},
@@ -945,60 +952,72 @@ var shapes = []model.Shape{
 		{Name: "ResourceHandlingOption", Shape: 275},
 		{Name: "MaxItems", Shape: 118},
 		{Name: "Marker", Shape: 119},
+		{Name: "PolicyExclusionList", Shape: 299},
 	}},
-	295: {Name: "SimulatePrincipalPolicyOutput", Kind: model.Structure, Members: []model.Member{
-		{Name: "EvaluationResults", Shape: 277},
+	299: {Name: "PolicyExclusionListType", Kind: model.List, Elem: model.Ref{Shape: 300, Name: ""}},
+	300: {Name: "PolicyIdentifier", Kind: model.Structure, Union: true, Members: []model.Member{
+		{Name: "InlinePolicyIdentifier", Shape: 301},
+		{Name: "PolicyArn", Shape: 279},
+		{Name: "PolicyType", Shape: 279},
+	}},
+	301: {Name: "InlinePolicyIdentifierType", Kind: model.Structure, Members: []model.Member{
+		{Name: "PolicyName", Shape: 279},
+		{Name: "AttachedEntityType", Shape: 279},
+		{Name: "AttachedEntityName", Shape: 279},
+	}},
+	302: {Name: "SimulatePrincipalPolicyOutput", Kind: model.Structure, Members: []model.Member{
+		{Name: "EvaluationResults", Shape: 281},
 		{Name: "IsTruncated", Shape: 51},
 		{Name: "Marker", Shape: 136},
 	}},
-	296: {Name: "TagInstanceProfileInput", Kind: model.Structure, Members: []model.Member{
+	303: {Name: "TagInstanceProfileInput", Kind: model.Structure, Members: []model.Member{
 		{Name: "InstanceProfileName", Shape: 1, Required: true},
 		{Name: "Tags", Shape: 35, Required: true},
 	}},
-	297: {Name: "TagInstanceProfileOutput", Kind: model.Structure},
-	298: {Name: "TagPolicyInput", Kind: model.Structure, Members: []model.Member{
+	304: {Name: "TagInstanceProfileOutput", Kind: model.Structure},
+	305: {Name: "TagPolicyInput", Kind: model.Structure, Members: []model.Member{
 		{Name: "PolicyArn", Shape: 9, Required: true},
 		{Name: "Tags", Shape: 35, Required: true},
 	}},
-	299: {Name: "TagPolicyOutput", Kind: model.Structure},
-	300: {Name: "TagRoleInput", Kind: model.Structure, Members: []model.Member{
+	306: {Name: "TagPolicyOutput", Kind: model.Structure},
+	307: {Name: "TagRoleInput", Kind: model.Structure, Members: []model.Member{
 		{Name: "RoleName", Shape: 2, Required: true},
 		{Name: "Tags", Shape: 35, Required: true},
 	}},
-	301: {Name: "TagRoleOutput", Kind: model.Structure},
-	302: {Name: "TagUserInput", Kind: model.Structure, Members: []model.Member{
+	308: {Name: "TagRoleOutput", Kind: model.Structure},
+	309: {Name: "TagUserInput", Kind: model.Structure, Members: []model.Member{
 		{Name: "UserName", Shape: 6, Required: true},
 		{Name: "Tags", Shape: 35, Required: true},
 	}},
-	303: {Name: "TagUserOutput", Kind: model.Structure},
-	304: {Name: "UntagInstanceProfileInput", Kind: model.Structure, Members: []model.Member{
+	310: {Name: "TagUserOutput", Kind: model.Structure},
+	311: {Name: "UntagInstanceProfileInput", Kind: model.Structure, Members: []model.Member{
 		{Name: "InstanceProfileName", Shape: 1, Required: true},
-		{Name: "TagKeys", Shape: 305, Required: true},
+		{Name: "TagKeys", Shape: 312, Required: true},
 	}},
-	305: {Name: "tagKeyListType", Kind: model.List, Elem: model.Ref{Shape: 37, Name: ""}, Max: 50, HasMax: true},
-	306: {Name: "UntagInstanceProfileOutput", Kind: model.Structure},
-	307: {Name: "UntagPolicyInput", Kind: model.Structure, Members: []model.Member{
+	312: {Name: "tagKeyListType", Kind: model.List, Elem: model.Ref{Shape: 37, Name: ""}, Max: 50, HasMax: true},
+	313: {Name: "UntagInstanceProfileOutput", Kind: model.Structure},
+	314: {Name: "UntagPolicyInput", Kind: model.Structure, Members: []model.Member{
 		{Name: "PolicyArn", Shape: 9, Required: true},
-		{Name: "TagKeys", Shape: 305, Required: true},
+		{Name: "TagKeys", Shape: 312, Required: true},
 	}},
-	308: {Name: "UntagPolicyOutput", Kind: model.Structure},
-	309: {Name: "UntagRoleInput", Kind: model.Structure, Members: []model.Member{
+	315: {Name: "UntagPolicyOutput", Kind: model.Structure},
+	316: {Name: "UntagRoleInput", Kind: model.Structure, Members: []model.Member{
 		{Name: "RoleName", Shape: 2, Required: true},
-		{Name: "TagKeys", Shape: 305, Required: true},
+		{Name: "TagKeys", Shape: 312, Required: true},
 	}},
-	310: {Name: "UntagRoleOutput", Kind: model.Structure},
-	311: {Name: "UntagUserInput", Kind: model.Structure, Members: []model.Member{
+	317: {Name: "UntagRoleOutput", Kind: model.Structure},
+	318: {Name: "UntagUserInput", Kind: model.Structure, Members: []model.Member{
 		{Name: "UserName", Shape: 6, Required: true},
-		{Name: "TagKeys", Shape: 305, Required: true},
+		{Name: "TagKeys", Shape: 312, Required: true},
 	}},
-	312: {Name: "UntagUserOutput", Kind: model.Structure},
-	313: {Name: "UpdateAccessKeyInput", Kind: model.Structure, Members: []model.Member{
+	319: {Name: "UntagUserOutput", Kind: model.Structure},
+	320: {Name: "UpdateAccessKeyInput", Kind: model.Structure, Members: []model.Member{
 		{Name: "UserName", Shape: 6},
 		{Name: "AccessKeyId", Shape: 22, Required: true},
 		{Name: "Status", Shape: 23, Required: true},
 	}},
-	314: {Name: "UpdateAccessKeyOutput", Kind: model.Structure},
-	315: {Name: "UpdateAccountPasswordPolicyInput", Kind: model.Structure, Members: []model.Member{
+	321: {Name: "UpdateAccessKeyOutput", Kind: model.Structure},
+	322: {Name: "UpdateAccountPasswordPolicyInput", Kind: model.Structure, Members: []model.Member{
 		{Name: "MinimumPasswordLength", Shape: 140},
 		{Name: "RequireSymbols", Shape: 51},
 		{Name: "RequireNumbers", Shape: 51},
@@ -1009,41 +1028,41 @@ var shapes = []model.Shape{
 		{Name: "PasswordReusePrevention", Shape: 142},
 		{Name: "HardExpiry", Shape: 143},
 	}},
-	316: {Name: "UpdateAccountPasswordPolicyOutput", Kind: model.Structure},
-	317: {Name: "UpdateAssumeRolePolicyInput", Kind: model.Structure, Members: []model.Member{
+	323: {Name: "UpdateAccountPasswordPolicyOutput", Kind: model.Structure},
+	324: {Name: "UpdateAssumeRolePolicyInput", Kind: model.Structure, Members: []model.Member{
 		{Name: "RoleName", Shape: 2, Required: true},
 		{Name: "PolicyDocument", Shape: 43, Required: true},
 	}},
-	318: {Name: "UpdateAssumeRolePolicyOutput", Kind: model.Structure},
-	319: {Name: "UpdateGroupInput", Kind: model.Structure, Members: []model.Member{
+	325: {Name: "UpdateAssumeRolePolicyOutput", Kind: model.Structure},
+	326: {Name: "UpdateGroupInput", Kind: model.Structure, Members: []model.Member{
 		{Name: "GroupName", Shape: 5, Required: true},
 		{Name: "NewPath", Shape: 30},
 		{Name: "NewGroupName", Shape: 5},
 	}},
-	320: {Name: "UpdateGroupOutput", Kind: model.Structure},
-	321: {Name: "UpdateLoginProfileInput", Kind: model.Structure, Members: []model.Member{
+	327: {Name: "UpdateGroupOutput", Kind: model.Structure},
+	328: {Name: "UpdateLoginProfileInput", Kind: model.Structure, Members: []model.Member{
 		{Name: "UserName", Shape: 14, Required: true},
 		{Name: "Password", Shape: 17},
 		{Name: "PasswordResetRequired", Shape: 143},
 	}},
-	322: {Name: "UpdateLoginProfileOutput", Kind: model.Structure},
-	323: {Name: "UpdateRoleInput", Kind: model.Structure, Members: []model.Member{
+	329: {Name: "UpdateLoginProfileOutput", Kind: model.Structure},
+	330: {Name: "UpdateRoleInput", Kind: model.Structure, Members: []model.Member{
 		{Name: "RoleName", Shape: 2, Required: true},
 		{Name: "Description", Shape: 44},
 		{Name: "MaxSessionDuration", Shape: 45},
 	}},
-	324: {Name: "UpdateRoleOutput", Kind: model.Structure},
-	325: {Name: "UpdateRoleDescriptionInput", Kind: model.Structure, Members: []model.Member{
+	331: {Name: "UpdateRoleOutput", Kind: model.Structure},
+	332: {Name: "UpdateRoleDescriptionInput", Kind: model.Structure, Members: []model.Member{
 		{Name: "RoleName", Shape: 2, Required: true},
 		{Name: "Description", Shape: 44, Required: true},
 	}},
-	326: {Name: "UpdateRoleDescriptionOutput", Kind: model.Structure, Members: []model.Member{
+	333: {Name: "UpdateRoleDescriptionOutput", Kind: model.Structure, Members: []model.Member{
 		{Name: "Role", Shape: 42},
 	}},
-	327: {Name: "UpdateUserInput", Kind: model.Structure, Members: []model.Member{
+	334: {Name: "UpdateUserInput", Kind: model.Structure, Members: []model.Member{
 		{Name: "UserName", Shape: 6, Required: true},
 		{Name: "NewPath", Shape: 30},
 		{Name: "NewUserName", Shape: 14},
 	}},
-	328: {Name: "UpdateUserOutput", Kind: model.Structure},
+	335: {Name: "UpdateUserOutput", Kind: model.Structure},
 }

@@ -307,24 +307,24 @@ var (
 	OpRemoveRoleFromInstanceProfile      = &model.Op[RemoveRoleFromInstanceProfileInput, RemoveRoleFromInstanceProfileOutput]{Service: Service, Name: "RemoveRoleFromInstanceProfile", Input: 257, Output: 258, Method: "POST", URI: "/"}
 	OpRemoveUserFromGroup                = &model.Op[RemoveUserFromGroupInput, RemoveUserFromGroupOutput]{Service: Service, Name: "RemoveUserFromGroup", Input: 259, Output: 260, Method: "POST", URI: "/"}
 	OpSetDefaultPolicyVersion            = &model.Op[SetDefaultPolicyVersionInput, SetDefaultPolicyVersionOutput]{Service: Service, Name: "SetDefaultPolicyVersion", Input: 261, Output: 262, Method: "POST", URI: "/"}
-	OpSimulateCustomPolicy               = &model.Op[SimulateCustomPolicyInput, SimulateCustomPolicyOutput]{Service: Service, Name: "SimulateCustomPolicy", Input: 263, Output: 276, Method: "POST", URI: "/", ResultWrapper: "SimulateCustomPolicyResult"}
-	OpSimulatePrincipalPolicy            = &model.Op[SimulatePrincipalPolicyInput, SimulatePrincipalPolicyOutput]{Service: Service, Name: "SimulatePrincipalPolicy", Input: 294, Output: 295, Method: "POST", URI: "/", ResultWrapper: "SimulatePrincipalPolicyResult"}
-	OpTagInstanceProfile                 = &model.Op[TagInstanceProfileInput, TagInstanceProfileOutput]{Service: Service, Name: "TagInstanceProfile", Input: 296, Output: 297, Method: "POST", URI: "/"}
-	OpTagPolicy                          = &model.Op[TagPolicyInput, TagPolicyOutput]{Service: Service, Name: "TagPolicy", Input: 298, Output: 299, Method: "POST", URI: "/"}
-	OpTagRole                            = &model.Op[TagRoleInput, TagRoleOutput]{Service: Service, Name: "TagRole", Input: 300, Output: 301, Method: "POST", URI: "/"}
-	OpTagUser                            = &model.Op[TagUserInput, TagUserOutput]{Service: Service, Name: "TagUser", Input: 302, Output: 303, Method: "POST", URI: "/"}
-	OpUntagInstanceProfile               = &model.Op[UntagInstanceProfileInput, UntagInstanceProfileOutput]{Service: Service, Name: "UntagInstanceProfile", Input: 304, Output: 306, Method: "POST", URI: "/"}
-	OpUntagPolicy                        = &model.Op[UntagPolicyInput, UntagPolicyOutput]{Service: Service, Name: "UntagPolicy", Input: 307, Output: 308, Method: "POST", URI: "/"}
-	OpUntagRole                          = &model.Op[UntagRoleInput, UntagRoleOutput]{Service: Service, Name: "UntagRole", Input: 309, Output: 310, Method: "POST", URI: "/"}
-	OpUntagUser                          = &model.Op[UntagUserInput, UntagUserOutput]{Service: Service, Name: "UntagUser", Input: 311, Output: 312, Method: "POST", URI: "/"}
-	OpUpdateAccessKey                    = &model.Op[UpdateAccessKeyInput, UpdateAccessKeyOutput]{Service: Service, Name: "UpdateAccessKey", Input: 313, Output: 314, Method: "POST", URI: "/"}
-	OpUpdateAccountPasswordPolicy        = &model.Op[UpdateAccountPasswordPolicyInput, UpdateAccountPasswordPolicyOutput]{Service: Service, Name: "UpdateAccountPasswordPolicy", Input: 315, Output: 316, Method: "POST", URI: "/"}
-	OpUpdateAssumeRolePolicy             = &model.Op[UpdateAssumeRolePolicyInput, UpdateAssumeRolePolicyOutput]{Service: Service, Name: "UpdateAssumeRolePolicy", Input: 317, Output: 318, Method: "POST", URI: "/"}
-	OpUpdateGroup                        = &model.Op[UpdateGroupInput, UpdateGroupOutput]{Service: Service, Name: "UpdateGroup", Input: 319, Output: 320, Method: "POST", URI: "/"}
-	OpUpdateLoginProfile                 = &model.Op[UpdateLoginProfileInput, UpdateLoginProfileOutput]{Service: Service, Name: "UpdateLoginProfile", Input: 321, Output: 322, Method: "POST", URI: "/"}
-	OpUpdateRole                         = &model.Op[UpdateRoleInput, UpdateRoleOutput]{Service: Service, Name: "UpdateRole", Input: 323, Output: 324, Method: "POST", URI: "/", ResultWrapper: "UpdateRoleResult"}
-	OpUpdateRoleDescription              = &model.Op[UpdateRoleDescriptionInput, UpdateRoleDescriptionOutput]{Service: Service, Name: "UpdateRoleDescription", Input: 325, Output: 326, Method: "POST", URI: "/", ResultWrapper: "UpdateRoleDescriptionResult"}
-	OpUpdateUser                         = &model.Op[UpdateUserInput, UpdateUserOutput]{Service: Service, Name: "UpdateUser", Input: 327, Output: 328, Method: "POST", URI: "/"}
+	OpSimulateCustomPolicy               = &model.Op[SimulateCustomPolicyInput, SimulateCustomPolicyOutput]{Service: Service, Name: "SimulateCustomPolicy", Input: 263, Output: 280, Method: "POST", URI: "/", ResultWrapper: "SimulateCustomPolicyResult"}
+	OpSimulatePrincipalPolicy            = &model.Op[SimulatePrincipalPolicyInput, SimulatePrincipalPolicyOutput]{Service: Service, Name: "SimulatePrincipalPolicy", Input: 298, Output: 302, Method: "POST", URI: "/", ResultWrapper: "SimulatePrincipalPolicyResult"}
+	OpTagInstanceProfile                 = &model.Op[TagInstanceProfileInput, TagInstanceProfileOutput]{Service: Service, Name: "TagInstanceProfile", Input: 303, Output: 304, Method: "POST", URI: "/"}
+	OpTagPolicy                          = &model.Op[TagPolicyInput, TagPolicyOutput]{Service: Service, Name: "TagPolicy", Input: 305, Output: 306, Method: "POST", URI: "/"}
+	OpTagRole                            = &model.Op[TagRoleInput, TagRoleOutput]{Service: Service, Name: "TagRole", Input: 307, Output: 308, Method: "POST", URI: "/"}
+	OpTagUser                            = &model.Op[TagUserInput, TagUserOutput]{Service: Service, Name: "TagUser", Input: 309, Output: 310, Method: "POST", URI: "/"}
+	OpUntagInstanceProfile               = &model.Op[UntagInstanceProfileInput, UntagInstanceProfileOutput]{Service: Service, Name: "UntagInstanceProfile", Input: 311, Output: 313, Method: "POST", URI: "/"}
+	OpUntagPolicy                        = &model.Op[UntagPolicyInput, UntagPolicyOutput]{Service: Service, Name: "UntagPolicy", Input: 314, Output: 315, Method: "POST", URI: "/"}
+	OpUntagRole                          = &model.Op[UntagRoleInput, UntagRoleOutput]{Service: Service, Name: "UntagRole", Input: 316, Output: 317, Method: "POST", URI: "/"}
+	OpUntagUser                          = &model.Op[UntagUserInput, UntagUserOutput]{Service: Service, Name: "UntagUser", Input: 318, Output: 319, Method: "POST", URI: "/"}
+	OpUpdateAccessKey                    = &model.Op[UpdateAccessKeyInput, UpdateAccessKeyOutput]{Service: Service, Name: "UpdateAccessKey", Input: 320, Output: 321, Method: "POST", URI: "/"}
+	OpUpdateAccountPasswordPolicy        = &model.Op[UpdateAccountPasswordPolicyInput, UpdateAccountPasswordPolicyOutput]{Service: Service, Name: "UpdateAccountPasswordPolicy", Input: 322, Output: 323, Method: "POST", URI: "/"}
+	OpUpdateAssumeRolePolicy             = &model.Op[UpdateAssumeRolePolicyInput, UpdateAssumeRolePolicyOutput]{Service: Service, Name: "UpdateAssumeRolePolicy", Input: 324, Output: 325, Method: "POST", URI: "/"}
+	OpUpdateGroup                        = &model.Op[UpdateGroupInput, UpdateGroupOutput]{Service: Service, Name: "UpdateGroup", Input: 326, Output: 327, Method: "POST", URI: "/"}
+	OpUpdateLoginProfile                 = &model.Op[UpdateLoginProfileInput, UpdateLoginProfileOutput]{Service: Service, Name: "UpdateLoginProfile", Input: 328, Output: 329, Method: "POST", URI: "/"}
+	OpUpdateRole                         = &model.Op[UpdateRoleInput, UpdateRoleOutput]{Service: Service, Name: "UpdateRole", Input: 330, Output: 331, Method: "POST", URI: "/", ResultWrapper: "UpdateRoleResult"}
+	OpUpdateRoleDescription              = &model.Op[UpdateRoleDescriptionInput, UpdateRoleDescriptionOutput]{Service: Service, Name: "UpdateRoleDescription", Input: 332, Output: 333, Method: "POST", URI: "/", ResultWrapper: "UpdateRoleDescriptionResult"}
+	OpUpdateUser                         = &model.Op[UpdateUserInput, UpdateUserOutput]{Service: Service, Name: "UpdateUser", Input: 334, Output: 335, Method: "POST", URI: "/"}
 )
 
 // Ops returns all of them.

@@ -618,6 +618,13 @@ type GroupDetail struct {
 	AttachedManagedPolicies []AttachedPolicy `json:",omitempty"`
 }
 
+// InlinePolicyIdentifierType is a shape of AWS's API.
+type InlinePolicyIdentifierType struct {
+	PolicyName         *string `json:",omitempty"`
+	AttachedEntityType *string `json:",omitempty"`
+	AttachedEntityName *string `json:",omitempty"`
+}
+
 // InstanceProfile is a shape of AWS's API.
 type InstanceProfile struct {
 	Path                *string    `json:",omitempty"`
@@ -976,6 +983,11 @@ type ManagedPolicyDetail struct {
 	PolicyVersionList             []PolicyVersion `json:",omitempty"`
 }
 
+// OrderedOrganizationPolicyType is a shape of AWS's API.
+type OrderedOrganizationPolicyType struct {
+	ServiceControlPolicyInputList []string `json:",omitempty"`
+}
+
 // OrganizationsDecisionDetail is a shape of AWS's API.
 type OrganizationsDecisionDetail struct {
 	AllowedByOrganizations *bool `json:",omitempty"`
@@ -1035,6 +1047,13 @@ type PolicyGrantingServiceAccess struct {
 type PolicyGroup struct {
 	GroupName *string `json:",omitempty"`
 	GroupId   *string `json:",omitempty"`
+}
+
+// PolicyIdentifier is a shape of AWS's API.
+type PolicyIdentifier struct {
+	InlinePolicyIdentifier *InlinePolicyIdentifierType `json:",omitempty"`
+	PolicyArn              *string                     `json:",omitempty"`
+	PolicyType             *string                     `json:",omitempty"`
 }
 
 // PolicyRole is a shape of AWS's API.
@@ -1201,17 +1220,18 @@ type SetDefaultPolicyVersionOutput struct {
 
 // SimulateCustomPolicyInput is a shape of AWS's API.
 type SimulateCustomPolicyInput struct {
-	PolicyInputList                    []string       `json:",omitempty"`
-	PermissionsBoundaryPolicyInputList []string       `json:",omitempty"`
-	ActionNames                        []string       `json:",omitempty"`
-	ResourceArns                       []string       `json:",omitempty"`
-	ResourcePolicy                     *string        `json:",omitempty"`
-	ResourceOwner                      *string        `json:",omitempty"`
-	CallerArn                          *string        `json:",omitempty"`
-	ContextEntries                     []ContextEntry `json:",omitempty"`
-	ResourceHandlingOption             *string        `json:",omitempty"`
-	MaxItems                           *int64         `json:",omitempty"`
-	Marker                             *string        `json:",omitempty"`
+	PolicyInputList                    []string                        `json:",omitempty"`
+	PermissionsBoundaryPolicyInputList []string                        `json:",omitempty"`
+	ActionNames                        []string                        `json:",omitempty"`
+	ResourceArns                       []string                        `json:",omitempty"`
+	ResourcePolicy                     *string                         `json:",omitempty"`
+	ResourceOwner                      *string                         `json:",omitempty"`
+	CallerArn                          *string                         `json:",omitempty"`
+	ContextEntries                     []ContextEntry                  `json:",omitempty"`
+	ResourceHandlingOption             *string                         `json:",omitempty"`
+	MaxItems                           *int64                          `json:",omitempty"`
+	Marker                             *string                         `json:",omitempty"`
+	OrderedOrganizationPolicyInputList []OrderedOrganizationPolicyType `json:",omitempty"`
 }
 
 // SimulateCustomPolicyOutput is a shape of AWS's API.
@@ -1223,18 +1243,19 @@ type SimulateCustomPolicyOutput struct {
 
 // SimulatePrincipalPolicyInput is a shape of AWS's API.
 type SimulatePrincipalPolicyInput struct {
-	PolicySourceArn                    *string        `json:",omitempty"`
-	PolicyInputList                    []string       `json:",omitempty"`
-	PermissionsBoundaryPolicyInputList []string       `json:",omitempty"`
-	ActionNames                        []string       `json:",omitempty"`
-	ResourceArns                       []string       `json:",omitempty"`
-	ResourcePolicy                     *string        `json:",omitempty"`
-	ResourceOwner                      *string        `json:",omitempty"`
-	CallerArn                          *string        `json:",omitempty"`
-	ContextEntries                     []ContextEntry `json:",omitempty"`
-	ResourceHandlingOption             *string        `json:",omitempty"`
-	MaxItems                           *int64         `json:",omitempty"`
-	Marker                             *string        `json:",omitempty"`
+	PolicySourceArn                    *string            `json:",omitempty"`
+	PolicyInputList                    []string           `json:",omitempty"`
+	PermissionsBoundaryPolicyInputList []string           `json:",omitempty"`
+	ActionNames                        []string           `json:",omitempty"`
+	ResourceArns                       []string           `json:",omitempty"`
+	ResourcePolicy                     *string            `json:",omitempty"`
+	ResourceOwner                      *string            `json:",omitempty"`
+	CallerArn                          *string            `json:",omitempty"`
+	ContextEntries                     []ContextEntry     `json:",omitempty"`
+	ResourceHandlingOption             *string            `json:",omitempty"`
+	MaxItems                           *int64             `json:",omitempty"`
+	Marker                             *string            `json:",omitempty"`
+	PolicyExclusionList                []PolicyIdentifier `json:",omitempty"`
 }
 
 // SimulatePrincipalPolicyOutput is a shape of AWS's API.

@@ -15,12 +15,12 @@ var Service = &model.Service{
 	Errors: map[string]model.ErrorShape{
 		"AccessDeniedException":          {Code: "AccessDeniedException", Status: 400, Sender: true},
 		"ConflictException":              {Code: "ConflictException", Status: 400, Sender: true},
-		"DataAlreadyAcceptedException":   {Code: "DataAlreadyAcceptedException", Status: 400, Sender: true, Shape: 260},
+		"DataAlreadyAcceptedException":   {Code: "DataAlreadyAcceptedException", Status: 400, Sender: true, Shape: 262},
 		"InvalidOperationException":      {Code: "InvalidOperationException", Status: 400, Sender: true},
 		"InvalidParameterException":      {Code: "InvalidParameterException", Status: 400, Sender: true},
-		"InvalidSequenceTokenException":  {Code: "InvalidSequenceTokenException", Status: 400, Sender: true, Shape: 261},
+		"InvalidSequenceTokenException":  {Code: "InvalidSequenceTokenException", Status: 400, Sender: true, Shape: 263},
 		"LimitExceededException":         {Code: "LimitExceededException", Status: 400, Sender: true},
-		"MalformedQueryException":        {Code: "MalformedQueryException", Status: 400, Sender: true, Shape: 262},
+		"MalformedQueryException":        {Code: "MalformedQueryException", Status: 400, Sender: true, Shape: 264},
 		"OperationAbortedException":      {Code: "OperationAbortedException", Status: 400, Sender: true},
 		"ResourceAlreadyExistsException": {Code: "ResourceAlreadyExistsException", Status: 400, Sender: true},
 		"ResourceNotFoundException":      {Code: "ResourceNotFoundException", Status: 400, Sender: true},
@@ -29,7 +29,7 @@ var Service = &model.Service{
 		"SessionStreamingException":      {Code: "SessionStreamingException", Status: 400, Sender: true},
 		"SessionTimeoutException":        {Code: "SessionTimeoutException", Status: 400, Sender: true},
 		"ThrottlingException":            {Code: "ThrottlingException", Status: 400, Sender: true},
-		"TooManyTagsException":           {Code: "TooManyTagsException", Status: 400, Sender: true, Shape: 266},
+		"TooManyTagsException":           {Code: "TooManyTagsException", Status: 400, Sender: true, Shape: 268},
 		"UnrecognizedClientException":    {Code: "UnrecognizedClientException", Status: 400, Sender: true},
 		"ValidationException":            {Code: "ValidationException", Status: 400, Sender: true},
 	},
@@ -169,36 +169,36 @@ var (
 	OpDescribeDestinations        = &model.Op[DescribeDestinationsInput, DescribeDestinationsOutput]{Service: Service, Name: "DescribeDestinations", Input: 47, Output: 50, Method: "POST", URI: "/"}
 	OpDescribeExportTasks         = &model.Op[DescribeExportTasksInput, DescribeExportTasksOutput]{Service: Service, Name: "DescribeExportTasks", Input: 56, Output: 58, Method: "POST", URI: "/"}
 	OpDescribeLogGroups           = &model.Op[DescribeLogGroupsInput, DescribeLogGroupsOutput]{Service: Service, Name: "DescribeLogGroups", Input: 64, Output: 71, Method: "POST", URI: "/"}
-	OpDescribeLogStreams          = &model.Op[DescribeLogStreamsInput, DescribeLogStreamsOutput]{Service: Service, Name: "DescribeLogStreams", Input: 81, Output: 84, Method: "POST", URI: "/"}
-	OpDescribeMetricFilters       = &model.Op[DescribeMetricFiltersInput, DescribeMetricFiltersOutput]{Service: Service, Name: "DescribeMetricFilters", Input: 88, Output: 91, Method: "POST", URI: "/"}
-	OpDescribeQueries             = &model.Op[DescribeQueriesInput, DescribeQueriesOutput]{Service: Service, Name: "DescribeQueries", Input: 107, Output: 111, Method: "POST", URI: "/"}
-	OpDescribeQueryDefinitions    = &model.Op[DescribeQueryDefinitionsInput, DescribeQueryDefinitionsOutput]{Service: Service, Name: "DescribeQueryDefinitions", Input: 118, Output: 121, Method: "POST", URI: "/"}
-	OpDescribeResourcePolicies    = &model.Op[DescribeResourcePoliciesInput, DescribeResourcePoliciesOutput]{Service: Service, Name: "DescribeResourcePolicies", Input: 131, Output: 133, Method: "POST", URI: "/"}
-	OpDescribeSubscriptionFilters = &model.Op[DescribeSubscriptionFiltersInput, DescribeSubscriptionFiltersOutput]{Service: Service, Name: "DescribeSubscriptionFilters", Input: 137, Output: 138, Method: "POST", URI: "/"}
-	OpDisassociateKmsKey          = &model.Op[DisassociateKmsKeyInput, DisassociateKmsKeyOutput]{Service: Service, Name: "DisassociateKmsKey", Input: 143, Output: 144, Method: "POST", URI: "/"}
-	OpFilterLogEvents             = &model.Op[FilterLogEventsInput, FilterLogEventsOutput]{Service: Service, Name: "FilterLogEvents", Input: 145, Output: 150, Method: "POST", URI: "/"}
-	OpGetLogEvents                = &model.Op[GetLogEventsInput, GetLogEventsOutput]{Service: Service, Name: "GetLogEvents", Input: 158, Output: 160, Method: "POST", URI: "/"}
-	OpGetLogGroupFields           = &model.Op[GetLogGroupFieldsInput, GetLogGroupFieldsOutput]{Service: Service, Name: "GetLogGroupFields", Input: 163, Output: 164, Method: "POST", URI: "/"}
-	OpGetLogRecord                = &model.Op[GetLogRecordInput, GetLogRecordOutput]{Service: Service, Name: "GetLogRecord", Input: 169, Output: 171, Method: "POST", URI: "/"}
-	OpGetQueryResults             = &model.Op[GetQueryResultsInput, GetQueryResultsOutput]{Service: Service, Name: "GetQueryResults", Input: 174, Output: 177, Method: "POST", URI: "/"}
-	OpListTagsForResource         = &model.Op[ListTagsForResourceInput, ListTagsForResourceOutput]{Service: Service, Name: "ListTagsForResource", Input: 184, Output: 186, Method: "POST", URI: "/"}
-	OpListTagsLogGroup            = &model.Op[ListTagsLogGroupInput, ListTagsLogGroupOutput]{Service: Service, Name: "ListTagsLogGroup", Input: 187, Output: 188, Method: "POST", URI: "/"}
-	OpPutDestination              = &model.Op[PutDestinationInput, PutDestinationOutput]{Service: Service, Name: "PutDestination", Input: 189, Output: 190, Method: "POST", URI: "/"}
-	OpPutDestinationPolicy        = &model.Op[PutDestinationPolicyInput, PutDestinationPolicyOutput]{Service: Service, Name: "PutDestinationPolicy", Input: 191, Output: 193, Method: "POST", URI: "/"}
-	OpPutLogEvents                = &model.Op[PutLogEventsInput, PutLogEventsOutput]{Service: Service, Name: "PutLogEvents", Input: 194, Output: 204, Method: "POST", URI: "/"}
-	OpPutMetricFilter             = &model.Op[PutMetricFilterInput, PutMetricFilterOutput]{Service: Service, Name: "PutMetricFilter", Input: 209, Output: 210, Method: "POST", URI: "/"}
-	OpPutQueryDefinition          = &model.Op[PutQueryDefinitionInput, PutQueryDefinitionOutput]{Service: Service, Name: "PutQueryDefinition", Input: 211, Output: 213, Method: "POST", URI: "/"}
-	OpPutResourcePolicy           = &model.Op[PutResourcePolicyInput, PutResourcePolicyOutput]{Service: Service, Name: "PutResourcePolicy", Input: 214, Output: 215, Method: "POST", URI: "/"}
-	OpPutRetentionPolicy          = &model.Op[PutRetentionPolicyInput, PutRetentionPolicyOutput]{Service: Service, Name: "PutRetentionPolicy", Input: 216, Output: 217, Method: "POST", URI: "/"}
-	OpPutSubscriptionFilter       = &model.Op[PutSubscriptionFilterInput, PutSubscriptionFilterOutput]{Service: Service, Name: "PutSubscriptionFilter", Input: 218, Output: 219, Method: "POST", URI: "/"}
-	OpStartLiveTail               = &model.Op[StartLiveTailInput, StartLiveTailOutput]{Service: Service, Name: "StartLiveTail", Input: 220, Output: 222, Method: "POST", URI: "/"}
-	OpStartQuery                  = &model.Op[StartQueryInput, StartQueryOutput]{Service: Service, Name: "StartQuery", Input: 235, Output: 238, Method: "POST", URI: "/"}
-	OpStopQuery                   = &model.Op[StopQueryInput, StopQueryOutput]{Service: Service, Name: "StopQuery", Input: 239, Output: 240, Method: "POST", URI: "/"}
-	OpTagLogGroup                 = &model.Op[TagLogGroupInput, TagLogGroupOutput]{Service: Service, Name: "TagLogGroup", Input: 241, Output: 242, Method: "POST", URI: "/"}
-	OpTagResource                 = &model.Op[TagResourceInput, TagResourceOutput]{Service: Service, Name: "TagResource", Input: 243, Output: 244, Method: "POST", URI: "/"}
-	OpTestMetricFilter            = &model.Op[TestMetricFilterInput, TestMetricFilterOutput]{Service: Service, Name: "TestMetricFilter", Input: 245, Output: 247, Method: "POST", URI: "/"}
-	OpUntagLogGroup               = &model.Op[UntagLogGroupInput, UntagLogGroupOutput]{Service: Service, Name: "UntagLogGroup", Input: 253, Output: 255, Method: "POST", URI: "/"}
-	OpUntagResource               = &model.Op[UntagResourceInput, UntagResourceOutput]{Service: Service, Name: "UntagResource", Input: 256, Output: 258, Method: "POST", URI: "/"}
+	OpDescribeLogStreams          = &model.Op[DescribeLogStreamsInput, DescribeLogStreamsOutput]{Service: Service, Name: "DescribeLogStreams", Input: 82, Output: 85, Method: "POST", URI: "/"}
+	OpDescribeMetricFilters       = &model.Op[DescribeMetricFiltersInput, DescribeMetricFiltersOutput]{Service: Service, Name: "DescribeMetricFilters", Input: 89, Output: 92, Method: "POST", URI: "/"}
+	OpDescribeQueries             = &model.Op[DescribeQueriesInput, DescribeQueriesOutput]{Service: Service, Name: "DescribeQueries", Input: 108, Output: 112, Method: "POST", URI: "/"}
+	OpDescribeQueryDefinitions    = &model.Op[DescribeQueryDefinitionsInput, DescribeQueryDefinitionsOutput]{Service: Service, Name: "DescribeQueryDefinitions", Input: 119, Output: 122, Method: "POST", URI: "/"}
+	OpDescribeResourcePolicies    = &model.Op[DescribeResourcePoliciesInput, DescribeResourcePoliciesOutput]{Service: Service, Name: "DescribeResourcePolicies", Input: 132, Output: 134, Method: "POST", URI: "/"}
+	OpDescribeSubscriptionFilters = &model.Op[DescribeSubscriptionFiltersInput, DescribeSubscriptionFiltersOutput]{Service: Service, Name: "DescribeSubscriptionFilters", Input: 138, Output: 139, Method: "POST", URI: "/"}
+	OpDisassociateKmsKey          = &model.Op[DisassociateKmsKeyInput, DisassociateKmsKeyOutput]{Service: Service, Name: "DisassociateKmsKey", Input: 144, Output: 145, Method: "POST", URI: "/"}
+	OpFilterLogEvents             = &model.Op[FilterLogEventsInput, FilterLogEventsOutput]{Service: Service, Name: "FilterLogEvents", Input: 146, Output: 152, Method: "POST", URI: "/"}
+	OpGetLogEvents                = &model.Op[GetLogEventsInput, GetLogEventsOutput]{Service: Service, Name: "GetLogEvents", Input: 160, Output: 162, Method: "POST", URI: "/"}
+	OpGetLogGroupFields           = &model.Op[GetLogGroupFieldsInput, GetLogGroupFieldsOutput]{Service: Service, Name: "GetLogGroupFields", Input: 165, Output: 166, Method: "POST", URI: "/"}
+	OpGetLogRecord                = &model.Op[GetLogRecordInput, GetLogRecordOutput]{Service: Service, Name: "GetLogRecord", Input: 171, Output: 173, Method: "POST", URI: "/"}
+	OpGetQueryResults             = &model.Op[GetQueryResultsInput, GetQueryResultsOutput]{Service: Service, Name: "GetQueryResults", Input: 176, Output: 179, Method: "POST", URI: "/"}
+	OpListTagsForResource         = &model.Op[ListTagsForResourceInput, ListTagsForResourceOutput]{Service: Service, Name: "ListTagsForResource", Input: 186, Output: 188, Method: "POST", URI: "/"}
+	OpListTagsLogGroup            = &model.Op[ListTagsLogGroupInput, ListTagsLogGroupOutput]{Service: Service, Name: "ListTagsLogGroup", Input: 189, Output: 190, Method: "POST", URI: "/"}
+	OpPutDestination              = &model.Op[PutDestinationInput, PutDestinationOutput]{Service: Service, Name: "PutDestination", Input: 191, Output: 192, Method: "POST", URI: "/"}
+	OpPutDestinationPolicy        = &model.Op[PutDestinationPolicyInput, PutDestinationPolicyOutput]{Service: Service, Name: "PutDestinationPolicy", Input: 193, Output: 195, Method: "POST", URI: "/"}
+	OpPutLogEvents                = &model.Op[PutLogEventsInput, PutLogEventsOutput]{Service: Service, Name: "PutLogEvents", Input: 196, Output: 206, Method: "POST", URI: "/"}
+	OpPutMetricFilter             = &model.Op[PutMetricFilterInput, PutMetricFilterOutput]{Service: Service, Name: "PutMetricFilter", Input: 211, Output: 212, Method: "POST", URI: "/"}
+	OpPutQueryDefinition          = &model.Op[PutQueryDefinitionInput, PutQueryDefinitionOutput]{Service: Service, Name: "PutQueryDefinition", Input: 213, Output: 215, Method: "POST", URI: "/"}
+	OpPutResourcePolicy           = &model.Op[PutResourcePolicyInput, PutResourcePolicyOutput]{Service: Service, Name: "PutResourcePolicy", Input: 216, Output: 217, Method: "POST", URI: "/"}
+	OpPutRetentionPolicy          = &model.Op[PutRetentionPolicyInput, PutRetentionPolicyOutput]{Service: Service, Name: "PutRetentionPolicy", Input: 218, Output: 219, Method: "POST", URI: "/"}
+	OpPutSubscriptionFilter       = &model.Op[PutSubscriptionFilterInput, PutSubscriptionFilterOutput]{Service: Service, Name: "PutSubscriptionFilter", Input: 220, Output: 221, Method: "POST", URI: "/"}
+	OpStartLiveTail               = &model.Op[StartLiveTailInput, StartLiveTailOutput]{Service: Service, Name: "StartLiveTail", Input: 222, Output: 224, Method: "POST", URI: "/"}
+	OpStartQuery                  = &model.Op[StartQueryInput, StartQueryOutput]{Service: Service, Name: "StartQuery", Input: 237, Output: 240, Method: "POST", URI: "/"}
+	OpStopQuery                   = &model.Op[StopQueryInput, StopQueryOutput]{Service: Service, Name: "StopQuery", Input: 241, Output: 242, Method: "POST", URI: "/"}
+	OpTagLogGroup                 = &model.Op[TagLogGroupInput, TagLogGroupOutput]{Service: Service, Name: "TagLogGroup", Input: 243, Output: 244, Method: "POST", URI: "/"}
+	OpTagResource                 = &model.Op[TagResourceInput, TagResourceOutput]{Service: Service, Name: "TagResource", Input: 245, Output: 246, Method: "POST", URI: "/"}
+	OpTestMetricFilter            = &model.Op[TestMetricFilterInput, TestMetricFilterOutput]{Service: Service, Name: "TestMetricFilter", Input: 247, Output: 249, Method: "POST", URI: "/"}
+	OpUntagLogGroup               = &model.Op[UntagLogGroupInput, UntagLogGroupOutput]{Service: Service, Name: "UntagLogGroup", Input: 255, Output: 257, Method: "POST", URI: "/"}
+	OpUntagResource               = &model.Op[UntagResourceInput, UntagResourceOutput]{Service: Service, Name: "UntagResource", Input: 258, Output: 260, Method: "POST", URI: "/"}
 )
 
 // Ops returns all of them.

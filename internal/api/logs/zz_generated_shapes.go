@@ -340,6 +340,7 @@ type FilterLogEventsInput struct {
 	Limit               *int64   `json:",omitempty"`
 	Interleaved         *bool    `json:",omitempty"`
 	Unmask              *bool    `json:",omitempty"`
+	StartFromHead       *bool    `json:",omitempty"`
 }
 
 // FilterLogEventsOutput is a shape of AWS's API.
@@ -489,6 +490,7 @@ type LogGroup struct {
 	LogGroupArn                      *string  `json:",omitempty"`
 	DeletionProtectionEnabled        *bool    `json:",omitempty"`
 	BearerTokenAuthenticationEnabled *bool    `json:",omitempty"`
+	RetentionPolicyName              *string  `json:",omitempty"`
 }
 
 // LogGroupField is a shape of AWS's API.

@@ -2,6 +2,12 @@
 
 package s3
 
+// Values of AnnotationDirective.
+const (
+	AnnotationDirectiveCopy    = "COPY"
+	AnnotationDirectiveExclude = "EXCLUDE"
+)
+
 // Values of ArchiveStatus.
 const (
 	ArchiveStatusArchiveAccess     = "ARCHIVE_ACCESS"
@@ -250,6 +256,12 @@ const (
 // Values of ObjectLockEnabled.
 const (
 	ObjectLockEnabledEnabled = "Enabled"
+)
+
+// Values of ObjectLockEventHold.
+const (
+	ObjectLockEventHoldOn  = "ON"
+	ObjectLockEventHoldOff = "OFF"
 )
 
 // Values of ObjectLockLegalHoldStatus.

@@ -191,49 +191,53 @@ type Condition struct {
 
 // CopyObjectInput is a shape of AWS's API.
 type CopyObjectInput struct {
-	ACL                            *string           `json:",omitempty"`
-	Bucket                         *string           `json:",omitempty"`
-	CacheControl                   *string           `json:",omitempty"`
-	ChecksumAlgorithm              *string           `json:",omitempty"`
-	ContentDisposition             *string           `json:",omitempty"`
-	ContentEncoding                *string           `json:",omitempty"`
-	ContentLanguage                *string           `json:",omitempty"`
-	ContentType                    *string           `json:",omitempty"`
-	CopySource                     *string           `json:",omitempty"`
-	CopySourceIfMatch              *string           `json:",omitempty"`
-	CopySourceIfModifiedSince      *time.Time        `json:",omitempty"`
-	CopySourceIfNoneMatch          *string           `json:",omitempty"`
-	CopySourceIfUnmodifiedSince    *time.Time        `json:",omitempty"`
-	Expires                        *string           `json:",omitempty"`
-	GrantFullControl               *string           `json:",omitempty"`
-	GrantRead                      *string           `json:",omitempty"`
-	GrantReadACP                   *string           `json:",omitempty"`
-	GrantWriteACP                  *string           `json:",omitempty"`
-	Key                            *string           `json:",omitempty"`
-	Metadata                       map[string]string `json:",omitempty"`
-	MetadataDirective              *string           `json:",omitempty"`
-	TaggingDirective               *string           `json:",omitempty"`
-	ServerSideEncryption           *string           `json:",omitempty"`
-	StorageClass                   *string           `json:",omitempty"`
-	WebsiteRedirectLocation        *string           `json:",omitempty"`
-	SSECustomerAlgorithm           *string           `json:",omitempty"`
-	SSECustomerKey                 *string           `json:",omitempty"`
-	SSECustomerKeyMD5              *string           `json:",omitempty"`
-	SSEKMSKeyId                    *string           `json:",omitempty"`
-	SSEKMSEncryptionContext        *string           `json:",omitempty"`
-	BucketKeyEnabled               *bool             `json:",omitempty"`
-	CopySourceSSECustomerAlgorithm *string           `json:",omitempty"`
-	CopySourceSSECustomerKey       *string           `json:",omitempty"`
-	CopySourceSSECustomerKeyMD5    *string           `json:",omitempty"`
-	RequestPayer                   *string           `json:",omitempty"`
-	Tagging                        *string           `json:",omitempty"`
-	ObjectLockMode                 *string           `json:",omitempty"`
-	ObjectLockRetainUntilDate      *time.Time        `json:",omitempty"`
-	ObjectLockLegalHoldStatus      *string           `json:",omitempty"`
-	ExpectedBucketOwner            *string           `json:",omitempty"`
-	ExpectedSourceBucketOwner      *string           `json:",omitempty"`
-	IfMatch                        *string           `json:",omitempty"`
-	IfNoneMatch                    *string           `json:",omitempty"`
+	ACL                              *string           `json:",omitempty"`
+	Bucket                           *string           `json:",omitempty"`
+	CacheControl                     *string           `json:",omitempty"`
+	ChecksumAlgorithm                *string           `json:",omitempty"`
+	ContentDisposition               *string           `json:",omitempty"`
+	ContentEncoding                  *string           `json:",omitempty"`
+	ContentLanguage                  *string           `json:",omitempty"`
+	ContentType                      *string           `json:",omitempty"`
+	CopySource                       *string           `json:",omitempty"`
+	CopySourceIfMatch                *string           `json:",omitempty"`
+	CopySourceIfModifiedSince        *time.Time        `json:",omitempty"`
+	CopySourceIfNoneMatch            *string           `json:",omitempty"`
+	CopySourceIfUnmodifiedSince      *time.Time        `json:",omitempty"`
+	Expires                          *string           `json:",omitempty"`
+	GrantFullControl                 *string           `json:",omitempty"`
+	GrantRead                        *string           `json:",omitempty"`
+	GrantReadACP                     *string           `json:",omitempty"`
+	GrantWriteACP                    *string           `json:",omitempty"`
+	Key                              *string           `json:",omitempty"`
+	Metadata                         map[string]string `json:",omitempty"`
+	MetadataDirective                *string           `json:",omitempty"`
+	TaggingDirective                 *string           `json:",omitempty"`
+	ServerSideEncryption             *string           `json:",omitempty"`
+	StorageClass                     *string           `json:",omitempty"`
+	WebsiteRedirectLocation          *string           `json:",omitempty"`
+	SSECustomerAlgorithm             *string           `json:",omitempty"`
+	SSECustomerKey                   *string           `json:",omitempty"`
+	SSECustomerKeyMD5                *string           `json:",omitempty"`
+	SSEKMSKeyId                      *string           `json:",omitempty"`
+	SSEKMSEncryptionContext          *string           `json:",omitempty"`
+	BucketKeyEnabled                 *bool             `json:",omitempty"`
+	CopySourceSSECustomerAlgorithm   *string           `json:",omitempty"`
+	CopySourceSSECustomerKey         *string           `json:",omitempty"`
+	CopySourceSSECustomerKeyMD5      *string           `json:",omitempty"`
+	RequestPayer                     *string           `json:",omitempty"`
+	Tagging                          *string           `json:",omitempty"`
+	ObjectLockMode                   *string           `json:",omitempty"`
+	ObjectLockRetainUntilDate        *time.Time        `json:",omitempty"`
+	ObjectLockLegalHoldStatus        *string           `json:",omitempty"`
+	ExpectedBucketOwner              *string           `json:",omitempty"`
+	ExpectedSourceBucketOwner        *string           `json:",omitempty"`
+	IfMatch                          *string           `json:",omitempty"`
+	IfNoneMatch                      *string           `json:",omitempty"`
+	AnnotationDirective              *string           `json:",omitempty"`
+	ObjectLockEventHold              *string           `json:",omitempty"`
+	ObjectLockEventHoldDurationDays  *int64            `json:",omitempty"`
+	ObjectLockEventHoldDurationYears *int64            `json:",omitempty"`
 }
 
 // CopyObjectOutput is a shape of AWS's API.
@@ -315,37 +319,40 @@ type CreateBucketOutput struct {
 
 // CreateMultipartUploadInput is a shape of AWS's API.
 type CreateMultipartUploadInput struct {
-	ACL                       *string           `json:",omitempty"`
-	Bucket                    *string           `json:",omitempty"`
-	CacheControl              *string           `json:",omitempty"`
-	ContentDisposition        *string           `json:",omitempty"`
-	ContentEncoding           *string           `json:",omitempty"`
-	ContentLanguage           *string           `json:",omitempty"`
-	ContentType               *string           `json:",omitempty"`
-	Expires                   *string           `json:",omitempty"`
-	GrantFullControl          *string           `json:",omitempty"`
-	GrantRead                 *string           `json:",omitempty"`
-	GrantReadACP              *string           `json:",omitempty"`
-	GrantWriteACP             *string           `json:",omitempty"`
-	Key                       *string           `json:",omitempty"`
-	Metadata                  map[string]string `json:",omitempty"`
-	ServerSideEncryption      *string           `json:",omitempty"`
-	StorageClass              *string           `json:",omitempty"`
-	WebsiteRedirectLocation   *string           `json:",omitempty"`
-	SSECustomerAlgorithm      *string           `json:",omitempty"`
-	SSECustomerKey            *string           `json:",omitempty"`
-	SSECustomerKeyMD5         *string           `json:",omitempty"`
-	SSEKMSKeyId               *string           `json:",omitempty"`
-	SSEKMSEncryptionContext   *string           `json:",omitempty"`
-	BucketKeyEnabled          *bool             `json:",omitempty"`
-	RequestPayer              *string           `json:",omitempty"`
-	Tagging                   *string           `json:",omitempty"`
-	ObjectLockMode            *string           `json:",omitempty"`
-	ObjectLockRetainUntilDate *time.Time        `json:",omitempty"`
-	ObjectLockLegalHoldStatus *string           `json:",omitempty"`
-	ExpectedBucketOwner       *string           `json:",omitempty"`
-	ChecksumAlgorithm         *string           `json:",omitempty"`
-	ChecksumType              *string           `json:",omitempty"`
+	ACL                              *string           `json:",omitempty"`
+	Bucket                           *string           `json:",omitempty"`
+	CacheControl                     *string           `json:",omitempty"`
+	ContentDisposition               *string           `json:",omitempty"`
+	ContentEncoding                  *string           `json:",omitempty"`
+	ContentLanguage                  *string           `json:",omitempty"`
+	ContentType                      *string           `json:",omitempty"`
+	Expires                          *string           `json:",omitempty"`
+	GrantFullControl                 *string           `json:",omitempty"`
+	GrantRead                        *string           `json:",omitempty"`
+	GrantReadACP                     *string           `json:",omitempty"`
+	GrantWriteACP                    *string           `json:",omitempty"`
+	Key                              *string           `json:",omitempty"`
+	Metadata                         map[string]string `json:",omitempty"`
+	ServerSideEncryption             *string           `json:",omitempty"`
+	StorageClass                     *string           `json:",omitempty"`
+	WebsiteRedirectLocation          *string           `json:",omitempty"`
+	SSECustomerAlgorithm             *string           `json:",omitempty"`
+	SSECustomerKey                   *string           `json:",omitempty"`
+	SSECustomerKeyMD5                *string           `json:",omitempty"`
+	SSEKMSKeyId                      *string           `json:",omitempty"`
+	SSEKMSEncryptionContext          *string           `json:",omitempty"`
+	BucketKeyEnabled                 *bool             `json:",omitempty"`
+	RequestPayer                     *string           `json:",omitempty"`
+	Tagging                          *string           `json:",omitempty"`
+	ObjectLockMode                   *string           `json:",omitempty"`
+	ObjectLockRetainUntilDate        *time.Time        `json:",omitempty"`
+	ObjectLockLegalHoldStatus        *string           `json:",omitempty"`
+	ExpectedBucketOwner              *string           `json:",omitempty"`
+	ChecksumAlgorithm                *string           `json:",omitempty"`
+	ChecksumType                     *string           `json:",omitempty"`
+	ObjectLockEventHold              *string           `json:",omitempty"`
+	ObjectLockEventHoldDurationDays  *int64            `json:",omitempty"`
+	ObjectLockEventHoldDurationYears *int64            `json:",omitempty"`
 }
 
 // CreateMultipartUploadOutput is a shape of AWS's API.
@@ -368,9 +375,10 @@ type CreateMultipartUploadOutput struct {
 
 // DefaultRetention is a shape of AWS's API.
 type DefaultRetention struct {
-	Mode  *string `json:",omitempty"`
-	Days  *int64  `json:",omitempty"`
-	Years *int64  `json:",omitempty"`
+	Mode             *string            `json:",omitempty"`
+	Days             *int64             `json:",omitempty"`
+	Years            *int64             `json:",omitempty"`
+	DefaultEventHold *EventHoldDuration `json:",omitempty"`
 }
 
 // Delete is a shape of AWS's API.
@@ -584,6 +592,12 @@ type ErrorDocument struct {
 
 // EventBridgeConfiguration is a shape of AWS's API.
 type EventBridgeConfiguration struct {
+}
+
+// EventHoldDuration is a shape of AWS's API.
+type EventHoldDuration struct {
+	Days  *int64 `json:",omitempty"`
+	Years *int64 `json:",omitempty"`
 }
 
 // ExistingObjectReplication is a shape of AWS's API.
@@ -890,49 +904,52 @@ type GetObjectLockConfigurationOutput struct {
 
 // GetObjectOutput is a shape of AWS's API.
 type GetObjectOutput struct {
-	Body                      io.ReadCloser     `json:"-"`
-	DeleteMarker              *bool             `json:",omitempty"`
-	AcceptRanges              *string           `json:",omitempty"`
-	Expiration                *string           `json:",omitempty"`
-	Restore                   *string           `json:",omitempty"`
-	LastModified              *time.Time        `json:",omitempty"`
-	ContentLength             *int64            `json:",omitempty"`
-	ETag                      *string           `json:",omitempty"`
-	ChecksumCRC32             *string           `json:",omitempty"`
-	ChecksumCRC32C            *string           `json:",omitempty"`
-	ChecksumSHA1              *string           `json:",omitempty"`
-	ChecksumSHA256            *string           `json:",omitempty"`
-	MissingMeta               *int64            `json:",omitempty"`
-	VersionId                 *string           `json:",omitempty"`
-	CacheControl              *string           `json:",omitempty"`
-	ContentDisposition        *string           `json:",omitempty"`
-	ContentEncoding           *string           `json:",omitempty"`
-	ContentLanguage           *string           `json:",omitempty"`
-	ContentRange              *string           `json:",omitempty"`
-	ContentType               *string           `json:",omitempty"`
-	Expires                   *string           `json:",omitempty"`
-	WebsiteRedirectLocation   *string           `json:",omitempty"`
-	ServerSideEncryption      *string           `json:",omitempty"`
-	Metadata                  map[string]string `json:",omitempty"`
-	SSECustomerAlgorithm      *string           `json:",omitempty"`
-	SSECustomerKeyMD5         *string           `json:",omitempty"`
-	SSEKMSKeyId               *string           `json:",omitempty"`
-	BucketKeyEnabled          *bool             `json:",omitempty"`
-	StorageClass              *string           `json:",omitempty"`
-	RequestCharged            *string           `json:",omitempty"`
-	ReplicationStatus         *string           `json:",omitempty"`
-	PartsCount                *int64            `json:",omitempty"`
-	TagCount                  *int64            `json:",omitempty"`
-	ObjectLockMode            *string           `json:",omitempty"`
-	ObjectLockRetainUntilDate *time.Time        `json:",omitempty"`
-	ObjectLockLegalHoldStatus *string           `json:",omitempty"`
-	ChecksumCRC64NVME         *string           `json:",omitempty"`
-	ChecksumSHA512            *string           `json:",omitempty"`
-	ChecksumMD5               *string           `json:",omitempty"`
-	ChecksumXXHASH64          *string           `json:",omitempty"`
-	ChecksumXXHASH3           *string           `json:",omitempty"`
-	ChecksumXXHASH128         *string           `json:",omitempty"`
-	ChecksumType              *string           `json:",omitempty"`
+	Body                             io.ReadCloser     `json:"-"`
+	DeleteMarker                     *bool             `json:",omitempty"`
+	AcceptRanges                     *string           `json:",omitempty"`
+	Expiration                       *string           `json:",omitempty"`
+	Restore                          *string           `json:",omitempty"`
+	LastModified                     *time.Time        `json:",omitempty"`
+	ContentLength                    *int64            `json:",omitempty"`
+	ETag                             *string           `json:",omitempty"`
+	ChecksumCRC32                    *string           `json:",omitempty"`
+	ChecksumCRC32C                   *string           `json:",omitempty"`
+	ChecksumSHA1                     *string           `json:",omitempty"`
+	ChecksumSHA256                   *string           `json:",omitempty"`
+	MissingMeta                      *int64            `json:",omitempty"`
+	VersionId                        *string           `json:",omitempty"`
+	CacheControl                     *string           `json:",omitempty"`
+	ContentDisposition               *string           `json:",omitempty"`
+	ContentEncoding                  *string           `json:",omitempty"`
+	ContentLanguage                  *string           `json:",omitempty"`
+	ContentRange                     *string           `json:",omitempty"`
+	ContentType                      *string           `json:",omitempty"`
+	Expires                          *string           `json:",omitempty"`
+	WebsiteRedirectLocation          *string           `json:",omitempty"`
+	ServerSideEncryption             *string           `json:",omitempty"`
+	Metadata                         map[string]string `json:",omitempty"`
+	SSECustomerAlgorithm             *string           `json:",omitempty"`
+	SSECustomerKeyMD5                *string           `json:",omitempty"`
+	SSEKMSKeyId                      *string           `json:",omitempty"`
+	BucketKeyEnabled                 *bool             `json:",omitempty"`
+	StorageClass                     *string           `json:",omitempty"`
+	RequestCharged                   *string           `json:",omitempty"`
+	ReplicationStatus                *string           `json:",omitempty"`
+	PartsCount                       *int64            `json:",omitempty"`
+	TagCount                         *int64            `json:",omitempty"`
+	ObjectLockMode                   *string           `json:",omitempty"`
+	ObjectLockRetainUntilDate        *time.Time        `json:",omitempty"`
+	ObjectLockLegalHoldStatus        *string           `json:",omitempty"`
+	ChecksumCRC64NVME                *string           `json:",omitempty"`
+	ChecksumSHA512                   *string           `json:",omitempty"`
+	ChecksumMD5                      *string           `json:",omitempty"`
+	ChecksumXXHASH64                 *string           `json:",omitempty"`
+	ChecksumXXHASH3                  *string           `json:",omitempty"`
+	ChecksumXXHASH128                *string           `json:",omitempty"`
+	ChecksumType                     *string           `json:",omitempty"`
+	ObjectLockEventHold              *string           `json:",omitempty"`
+	ObjectLockEventHoldDurationDays  *int64            `json:",omitempty"`
+	ObjectLockEventHoldDurationYears *int64            `json:",omitempty"`
 }
 
 // GetObjectRetentionInput is a shape of AWS's API.
@@ -1032,49 +1049,52 @@ type HeadObjectInput struct {
 
 // HeadObjectOutput is a shape of AWS's API.
 type HeadObjectOutput struct {
-	DeleteMarker              *bool             `json:",omitempty"`
-	AcceptRanges              *string           `json:",omitempty"`
-	Expiration                *string           `json:",omitempty"`
-	Restore                   *string           `json:",omitempty"`
-	ArchiveStatus             *string           `json:",omitempty"`
-	LastModified              *time.Time        `json:",omitempty"`
-	ContentLength             *int64            `json:",omitempty"`
-	ChecksumCRC32             *string           `json:",omitempty"`
-	ChecksumCRC32C            *string           `json:",omitempty"`
-	ChecksumSHA1              *string           `json:",omitempty"`
-	ChecksumSHA256            *string           `json:",omitempty"`
-	ETag                      *string           `json:",omitempty"`
-	MissingMeta               *int64            `json:",omitempty"`
-	VersionId                 *string           `json:",omitempty"`
-	CacheControl              *string           `json:",omitempty"`
-	ContentDisposition        *string           `json:",omitempty"`
-	ContentEncoding           *string           `json:",omitempty"`
-	ContentLanguage           *string           `json:",omitempty"`
-	ContentType               *string           `json:",omitempty"`
-	Expires                   *string           `json:",omitempty"`
-	WebsiteRedirectLocation   *string           `json:",omitempty"`
-	ServerSideEncryption      *string           `json:",omitempty"`
-	Metadata                  map[string]string `json:",omitempty"`
-	SSECustomerAlgorithm      *string           `json:",omitempty"`
-	SSECustomerKeyMD5         *string           `json:",omitempty"`
-	SSEKMSKeyId               *string           `json:",omitempty"`
-	BucketKeyEnabled          *bool             `json:",omitempty"`
-	StorageClass              *string           `json:",omitempty"`
-	RequestCharged            *string           `json:",omitempty"`
-	ReplicationStatus         *string           `json:",omitempty"`
-	PartsCount                *int64            `json:",omitempty"`
-	ObjectLockMode            *string           `json:",omitempty"`
-	ObjectLockRetainUntilDate *time.Time        `json:",omitempty"`
-	ObjectLockLegalHoldStatus *string           `json:",omitempty"`
-	ChecksumCRC64NVME         *string           `json:",omitempty"`
-	ChecksumSHA512            *string           `json:",omitempty"`
-	ChecksumMD5               *string           `json:",omitempty"`
-	ChecksumXXHASH64          *string           `json:",omitempty"`
-	ChecksumXXHASH3           *string           `json:",omitempty"`
-	ChecksumXXHASH128         *string           `json:",omitempty"`
-	ChecksumType              *string           `json:",omitempty"`
-	ContentRange              *string           `json:",omitempty"`
-	TagCount                  *int64            `json:",omitempty"`
+	DeleteMarker                     *bool             `json:",omitempty"`
+	AcceptRanges                     *string           `json:",omitempty"`
+	Expiration                       *string           `json:",omitempty"`
+	Restore                          *string           `json:",omitempty"`
+	ArchiveStatus                    *string           `json:",omitempty"`
+	LastModified                     *time.Time        `json:",omitempty"`
+	ContentLength                    *int64            `json:",omitempty"`
+	ChecksumCRC32                    *string           `json:",omitempty"`
+	ChecksumCRC32C                   *string           `json:",omitempty"`
+	ChecksumSHA1                     *string           `json:",omitempty"`
+	ChecksumSHA256                   *string           `json:",omitempty"`
+	ETag                             *string           `json:",omitempty"`
+	MissingMeta                      *int64            `json:",omitempty"`
+	VersionId                        *string           `json:",omitempty"`
+	CacheControl                     *string           `json:",omitempty"`
+	ContentDisposition               *string           `json:",omitempty"`
+	ContentEncoding                  *string           `json:",omitempty"`
+	ContentLanguage                  *string           `json:",omitempty"`
+	ContentType                      *string           `json:",omitempty"`
+	Expires                          *string           `json:",omitempty"`
+	WebsiteRedirectLocation          *string           `json:",omitempty"`
+	ServerSideEncryption             *string           `json:",omitempty"`
+	Metadata                         map[string]string `json:",omitempty"`
+	SSECustomerAlgorithm             *string           `json:",omitempty"`
+	SSECustomerKeyMD5                *string           `json:",omitempty"`
+	SSEKMSKeyId                      *string           `json:",omitempty"`
+	BucketKeyEnabled                 *bool             `json:",omitempty"`
+	StorageClass                     *string           `json:",omitempty"`
+	RequestCharged                   *string           `json:",omitempty"`
+	ReplicationStatus                *string           `json:",omitempty"`
+	PartsCount                       *int64            `json:",omitempty"`
+	ObjectLockMode                   *string           `json:",omitempty"`
+	ObjectLockRetainUntilDate        *time.Time        `json:",omitempty"`
+	ObjectLockLegalHoldStatus        *string           `json:",omitempty"`
+	ChecksumCRC64NVME                *string           `json:",omitempty"`
+	ChecksumSHA512                   *string           `json:",omitempty"`
+	ChecksumMD5                      *string           `json:",omitempty"`
+	ChecksumXXHASH64                 *string           `json:",omitempty"`
+	ChecksumXXHASH3                  *string           `json:",omitempty"`
+	ChecksumXXHASH128                *string           `json:",omitempty"`
+	ChecksumType                     *string           `json:",omitempty"`
+	ContentRange                     *string           `json:",omitempty"`
+	TagCount                         *int64            `json:",omitempty"`
+	ObjectLockEventHold              *string           `json:",omitempty"`
+	ObjectLockEventHoldDurationDays  *int64            `json:",omitempty"`
+	ObjectLockEventHoldDurationYears *int64            `json:",omitempty"`
 }
 
 // IndexDocument is a shape of AWS's API.
@@ -1398,8 +1418,10 @@ type ObjectLockLegalHold struct {
 
 // ObjectLockRetention is a shape of AWS's API.
 type ObjectLockRetention struct {
-	Mode            *string    `json:",omitempty"`
-	RetainUntilDate *time.Time `json:",omitempty"`
+	Mode              *string            `json:",omitempty"`
+	RetainUntilDate   *time.Time         `json:",omitempty"`
+	EventHold         *string            `json:",omitempty"`
+	EventHoldDuration *EventHoldDuration `json:",omitempty"`
 }
 
 // ObjectLockRule is a shape of AWS's API.
@@ -1718,52 +1740,55 @@ type PutObjectAclOutput struct {
 
 // PutObjectInput is a shape of AWS's API.
 type PutObjectInput struct {
-	ACL                       *string           `json:",omitempty"`
-	Body                      io.ReadCloser     `json:"-"`
-	Bucket                    *string           `json:",omitempty"`
-	CacheControl              *string           `json:",omitempty"`
-	ContentDisposition        *string           `json:",omitempty"`
-	ContentEncoding           *string           `json:",omitempty"`
-	ContentLanguage           *string           `json:",omitempty"`
-	ContentLength             *int64            `json:",omitempty"`
-	ContentMD5                *string           `json:",omitempty"`
-	ContentType               *string           `json:",omitempty"`
-	ChecksumAlgorithm         *string           `json:",omitempty"`
-	ChecksumCRC32             *string           `json:",omitempty"`
-	ChecksumCRC32C            *string           `json:",omitempty"`
-	ChecksumSHA1              *string           `json:",omitempty"`
-	ChecksumSHA256            *string           `json:",omitempty"`
-	Expires                   *string           `json:",omitempty"`
-	GrantFullControl          *string           `json:",omitempty"`
-	GrantRead                 *string           `json:",omitempty"`
-	GrantReadACP              *string           `json:",omitempty"`
-	GrantWriteACP             *string           `json:",omitempty"`
-	Key                       *string           `json:",omitempty"`
-	Metadata                  map[string]string `json:",omitempty"`
-	ServerSideEncryption      *string           `json:",omitempty"`
-	StorageClass              *string           `json:",omitempty"`
-	WebsiteRedirectLocation   *string           `json:",omitempty"`
-	SSECustomerAlgorithm      *string           `json:",omitempty"`
-	SSECustomerKey            *string           `json:",omitempty"`
-	SSECustomerKeyMD5         *string           `json:",omitempty"`
-	SSEKMSKeyId               *string           `json:",omitempty"`
-	SSEKMSEncryptionContext   *string           `json:",omitempty"`
-	BucketKeyEnabled          *bool             `json:",omitempty"`
-	RequestPayer              *string           `json:",omitempty"`
-	Tagging                   *string           `json:",omitempty"`
-	ObjectLockMode            *string           `json:",omitempty"`
-	ObjectLockRetainUntilDate *time.Time        `json:",omitempty"`
-	ObjectLockLegalHoldStatus *string           `json:",omitempty"`
-	ExpectedBucketOwner       *string           `json:",omitempty"`
-	ChecksumCRC64NVME         *string           `json:",omitempty"`
-	ChecksumSHA512            *string           `json:",omitempty"`
-	ChecksumMD5               *string           `json:",omitempty"`
-	ChecksumXXHASH64          *string           `json:",omitempty"`
-	ChecksumXXHASH3           *string           `json:",omitempty"`
-	ChecksumXXHASH128         *string           `json:",omitempty"`
-	IfMatch                   *string           `json:",omitempty"`
-	IfNoneMatch               *string           `json:",omitempty"`
-	WriteOffsetBytes          *int64            `json:",omitempty"`
+	ACL                              *string           `json:",omitempty"`
+	Body                             io.ReadCloser     `json:"-"`
+	Bucket                           *string           `json:",omitempty"`
+	CacheControl                     *string           `json:",omitempty"`
+	ContentDisposition               *string           `json:",omitempty"`
+	ContentEncoding                  *string           `json:",omitempty"`
+	ContentLanguage                  *string           `json:",omitempty"`
+	ContentLength                    *int64            `json:",omitempty"`
+	ContentMD5                       *string           `json:",omitempty"`
+	ContentType                      *string           `json:",omitempty"`
+	ChecksumAlgorithm                *string           `json:",omitempty"`
+	ChecksumCRC32                    *string           `json:",omitempty"`
+	ChecksumCRC32C                   *string           `json:",omitempty"`
+	ChecksumSHA1                     *string           `json:",omitempty"`
+	ChecksumSHA256                   *string           `json:",omitempty"`
+	Expires                          *string           `json:",omitempty"`
+	GrantFullControl                 *string           `json:",omitempty"`
+	GrantRead                        *string           `json:",omitempty"`
+	GrantReadACP                     *string           `json:",omitempty"`
+	GrantWriteACP                    *string           `json:",omitempty"`
+	Key                              *string           `json:",omitempty"`
+	Metadata                         map[string]string `json:",omitempty"`
+	ServerSideEncryption             *string           `json:",omitempty"`
+	StorageClass                     *string           `json:",omitempty"`
+	WebsiteRedirectLocation          *string           `json:",omitempty"`
+	SSECustomerAlgorithm             *string           `json:",omitempty"`
+	SSECustomerKey                   *string           `json:",omitempty"`
+	SSECustomerKeyMD5                *string           `json:",omitempty"`
+	SSEKMSKeyId                      *string           `json:",omitempty"`
+	SSEKMSEncryptionContext          *string           `json:",omitempty"`
+	BucketKeyEnabled                 *bool             `json:",omitempty"`
+	RequestPayer                     *string           `json:",omitempty"`
+	Tagging                          *string           `json:",omitempty"`
+	ObjectLockMode                   *string           `json:",omitempty"`
+	ObjectLockRetainUntilDate        *time.Time        `json:",omitempty"`
+	ObjectLockLegalHoldStatus        *string           `json:",omitempty"`
+	ExpectedBucketOwner              *string           `json:",omitempty"`
+	ChecksumCRC64NVME                *string           `json:",omitempty"`
+	ChecksumSHA512                   *string           `json:",omitempty"`
+	ChecksumMD5                      *string           `json:",omitempty"`
+	ChecksumXXHASH64                 *string           `json:",omitempty"`
+	ChecksumXXHASH3                  *string           `json:",omitempty"`
+	ChecksumXXHASH128                *string           `json:",omitempty"`
+	IfMatch                          *string           `json:",omitempty"`
+	IfNoneMatch                      *string           `json:",omitempty"`
+	WriteOffsetBytes                 *int64            `json:",omitempty"`
+	ObjectLockEventHold              *string           `json:",omitempty"`
+	ObjectLockEventHoldDurationDays  *int64            `json:",omitempty"`
+	ObjectLockEventHoldDurationYears *int64            `json:",omitempty"`
 }
 
 // PutObjectLegalHoldInput is a shape of AWS's API.

@@ -42,14 +42,14 @@ var Service = &model.Service{
 
 // The operations that are generated.
 var (
-	OpAssumeRole                 = &model.Op[AssumeRoleInput, AssumeRoleOutput]{Service: Service, Name: "AssumeRole", Input: 0, Output: 19, Method: "POST", URI: "/", ResultWrapper: "AssumeRoleResult"}
-	OpAssumeRoleWithSAML         = &model.Op[AssumeRoleWithSAMLInput, AssumeRoleWithSAMLOutput]{Service: Service, Name: "AssumeRoleWithSAML", Input: 28, Output: 31, Method: "POST", URI: "/", ResultWrapper: "AssumeRoleWithSAMLResult"}
-	OpAssumeRoleWithWebIdentity  = &model.Op[AssumeRoleWithWebIdentityInput, AssumeRoleWithWebIdentityOutput]{Service: Service, Name: "AssumeRoleWithWebIdentity", Input: 37, Output: 40, Method: "POST", URI: "/", ResultWrapper: "AssumeRoleWithWebIdentityResult"}
-	OpDecodeAuthorizationMessage = &model.Op[DecodeAuthorizationMessageInput, DecodeAuthorizationMessageOutput]{Service: Service, Name: "DecodeAuthorizationMessage", Input: 42, Output: 44, Method: "POST", URI: "/", ResultWrapper: "DecodeAuthorizationMessageResult"}
-	OpGetAccessKeyInfo           = &model.Op[GetAccessKeyInfoInput, GetAccessKeyInfoOutput]{Service: Service, Name: "GetAccessKeyInfo", Input: 46, Output: 47, Method: "POST", URI: "/", ResultWrapper: "GetAccessKeyInfoResult"}
-	OpGetCallerIdentity          = &model.Op[GetCallerIdentityInput, GetCallerIdentityOutput]{Service: Service, Name: "GetCallerIdentity", Input: 49, Output: 50, Method: "POST", URI: "/", ResultWrapper: "GetCallerIdentityResult"}
-	OpGetFederationToken         = &model.Op[GetFederationTokenInput, GetFederationTokenOutput]{Service: Service, Name: "GetFederationToken", Input: 52, Output: 55, Method: "POST", URI: "/", ResultWrapper: "GetFederationTokenResult"}
-	OpGetSessionToken            = &model.Op[GetSessionTokenInput, GetSessionTokenOutput]{Service: Service, Name: "GetSessionToken", Input: 58, Output: 59, Method: "POST", URI: "/", ResultWrapper: "GetSessionTokenResult"}
+	OpAssumeRole                 = &model.Op[AssumeRoleInput, AssumeRoleOutput]{Service: Service, Name: "AssumeRole", Input: 0, Output: 20, Method: "POST", URI: "/", ResultWrapper: "AssumeRoleResult"}
+	OpAssumeRoleWithSAML         = &model.Op[AssumeRoleWithSAMLInput, AssumeRoleWithSAMLOutput]{Service: Service, Name: "AssumeRoleWithSAML", Input: 29, Output: 32, Method: "POST", URI: "/", ResultWrapper: "AssumeRoleWithSAMLResult"}
+	OpAssumeRoleWithWebIdentity  = &model.Op[AssumeRoleWithWebIdentityInput, AssumeRoleWithWebIdentityOutput]{Service: Service, Name: "AssumeRoleWithWebIdentity", Input: 38, Output: 41, Method: "POST", URI: "/", ResultWrapper: "AssumeRoleWithWebIdentityResult"}
+	OpDecodeAuthorizationMessage = &model.Op[DecodeAuthorizationMessageInput, DecodeAuthorizationMessageOutput]{Service: Service, Name: "DecodeAuthorizationMessage", Input: 43, Output: 45, Method: "POST", URI: "/", ResultWrapper: "DecodeAuthorizationMessageResult"}
+	OpGetAccessKeyInfo           = &model.Op[GetAccessKeyInfoInput, GetAccessKeyInfoOutput]{Service: Service, Name: "GetAccessKeyInfo", Input: 47, Output: 48, Method: "POST", URI: "/", ResultWrapper: "GetAccessKeyInfoResult"}
+	OpGetCallerIdentity          = &model.Op[GetCallerIdentityInput, GetCallerIdentityOutput]{Service: Service, Name: "GetCallerIdentity", Input: 50, Output: 51, Method: "POST", URI: "/", ResultWrapper: "GetCallerIdentityResult"}
+	OpGetFederationToken         = &model.Op[GetFederationTokenInput, GetFederationTokenOutput]{Service: Service, Name: "GetFederationToken", Input: 53, Output: 56, Method: "POST", URI: "/", ResultWrapper: "GetFederationTokenResult"}
+	OpGetSessionToken            = &model.Op[GetSessionTokenInput, GetSessionTokenOutput]{Service: Service, Name: "GetSessionToken", Input: 59, Output: 60, Method: "POST", URI: "/", ResultWrapper: "GetSessionTokenResult"}
 )
 
 // Ops returns all of them.

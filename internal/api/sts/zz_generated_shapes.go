@@ -6,60 +6,67 @@ import "time"
 
 // AssumeRoleInput is a shape of AWS's API.
 type AssumeRoleInput struct {
-	RoleArn           *string                `json:",omitempty"`
-	RoleSessionName   *string                `json:",omitempty"`
-	PolicyArns        []PolicyDescriptorType `json:",omitempty"`
-	Policy            *string                `json:",omitempty"`
-	DurationSeconds   *int64                 `json:",omitempty"`
-	Tags              []Tag                  `json:",omitempty"`
-	TransitiveTagKeys []string               `json:",omitempty"`
-	ExternalId        *string                `json:",omitempty"`
-	SerialNumber      *string                `json:",omitempty"`
-	TokenCode         *string                `json:",omitempty"`
-	SourceIdentity    *string                `json:",omitempty"`
-	ProvidedContexts  []ProvidedContext      `json:",omitempty"`
+	RoleArn                 *string                `json:",omitempty"`
+	RoleSessionName         *string                `json:",omitempty"`
+	PolicyArns              []PolicyDescriptorType `json:",omitempty"`
+	Policy                  *string                `json:",omitempty"`
+	DurationSeconds         *int64                 `json:",omitempty"`
+	Tags                    []Tag                  `json:",omitempty"`
+	TransitiveTagKeys       []string               `json:",omitempty"`
+	ExternalId              *string                `json:",omitempty"`
+	SerialNumber            *string                `json:",omitempty"`
+	TokenCode               *string                `json:",omitempty"`
+	SourceIdentity          *string                `json:",omitempty"`
+	ProvidedContexts        []ProvidedContext      `json:",omitempty"`
+	MinimumSessionTokenSize *int64                 `json:",omitempty"`
 }
 
 // AssumeRoleOutput is a shape of AWS's API.
 type AssumeRoleOutput struct {
-	Credentials      *Credentials     `json:",omitempty"`
-	AssumedRoleUser  *AssumedRoleUser `json:",omitempty"`
-	PackedPolicySize *int64           `json:",omitempty"`
-	SourceIdentity   *string          `json:",omitempty"`
+	Credentials             *Credentials     `json:",omitempty"`
+	AssumedRoleUser         *AssumedRoleUser `json:",omitempty"`
+	PackedPolicySize        *int64           `json:",omitempty"`
+	SourceIdentity          *string          `json:",omitempty"`
+	SessionTokenSize        *int64           `json:",omitempty"`
+	SessionTokenUtilization *int64           `json:",omitempty"`
 }
 
 // AssumeRoleWithSAMLInput is a shape of AWS's API.
 type AssumeRoleWithSAMLInput struct {
-	RoleArn         *string                `json:",omitempty"`
-	PrincipalArn    *string                `json:",omitempty"`
-	SAMLAssertion   *string                `json:",omitempty"`
-	PolicyArns      []PolicyDescriptorType `json:",omitempty"`
-	Policy          *string                `json:",omitempty"`
-	DurationSeconds *int64                 `json:",omitempty"`
+	RoleArn                 *string                `json:",omitempty"`
+	PrincipalArn            *string                `json:",omitempty"`
+	SAMLAssertion           *string                `json:",omitempty"`
+	PolicyArns              []PolicyDescriptorType `json:",omitempty"`
+	Policy                  *string                `json:",omitempty"`
+	DurationSeconds         *int64                 `json:",omitempty"`
+	MinimumSessionTokenSize *int64                 `json:",omitempty"`
 }
 
 // AssumeRoleWithSAMLOutput is a shape of AWS's API.
 type AssumeRoleWithSAMLOutput struct {
-	Credentials      *Credentials     `json:",omitempty"`
-	AssumedRoleUser  *AssumedRoleUser `json:",omitempty"`
-	PackedPolicySize *int64           `json:",omitempty"`
-	Subject          *string          `json:",omitempty"`
-	SubjectType      *string          `json:",omitempty"`
-	Issuer           *string          `json:",omitempty"`
-	Audience         *string          `json:",omitempty"`
-	NameQualifier    *string          `json:",omitempty"`
-	SourceIdentity   *string          `json:",omitempty"`
+	Credentials             *Credentials     `json:",omitempty"`
+	AssumedRoleUser         *AssumedRoleUser `json:",omitempty"`
+	PackedPolicySize        *int64           `json:",omitempty"`
+	Subject                 *string          `json:",omitempty"`
+	SubjectType             *string          `json:",omitempty"`
+	Issuer                  *string          `json:",omitempty"`
+	Audience                *string          `json:",omitempty"`
+	NameQualifier           *string          `json:",omitempty"`
+	SourceIdentity          *string          `json:",omitempty"`
+	SessionTokenSize        *int64           `json:",omitempty"`
+	SessionTokenUtilization *int64           `json:",omitempty"`
 }
 
 // AssumeRoleWithWebIdentityInput is a shape of AWS's API.
 type AssumeRoleWithWebIdentityInput struct {
-	RoleArn          *string                `json:",omitempty"`
-	RoleSessionName  *string                `json:",omitempty"`
-	WebIdentityToken *string                `json:",omitempty"`
-	ProviderId       *string                `json:",omitempty"`
-	PolicyArns       []PolicyDescriptorType `json:",omitempty"`
-	Policy           *string                `json:",omitempty"`
-	DurationSeconds  *int64                 `json:",omitempty"`
+	RoleArn                 *string                `json:",omitempty"`
+	RoleSessionName         *string                `json:",omitempty"`
+	WebIdentityToken        *string                `json:",omitempty"`
+	ProviderId              *string                `json:",omitempty"`
+	PolicyArns              []PolicyDescriptorType `json:",omitempty"`
+	Policy                  *string                `json:",omitempty"`
+	DurationSeconds         *int64                 `json:",omitempty"`
+	MinimumSessionTokenSize *int64                 `json:",omitempty"`
 }
 
 // AssumeRoleWithWebIdentityOutput is a shape of AWS's API.
@@ -71,6 +78,8 @@ type AssumeRoleWithWebIdentityOutput struct {
 	Provider                    *string          `json:",omitempty"`
 	Audience                    *string          `json:",omitempty"`
 	SourceIdentity              *string          `json:",omitempty"`
+	SessionTokenSize            *int64           `json:",omitempty"`
+	SessionTokenUtilization     *int64           `json:",omitempty"`
 }
 
 // AssumedRoleUser is a shape of AWS's API.
@@ -126,30 +135,36 @@ type GetCallerIdentityOutput struct {
 
 // GetFederationTokenInput is a shape of AWS's API.
 type GetFederationTokenInput struct {
-	Name            *string                `json:",omitempty"`
-	Policy          *string                `json:",omitempty"`
-	PolicyArns      []PolicyDescriptorType `json:",omitempty"`
-	DurationSeconds *int64                 `json:",omitempty"`
-	Tags            []Tag                  `json:",omitempty"`
+	Name                    *string                `json:",omitempty"`
+	Policy                  *string                `json:",omitempty"`
+	PolicyArns              []PolicyDescriptorType `json:",omitempty"`
+	DurationSeconds         *int64                 `json:",omitempty"`
+	Tags                    []Tag                  `json:",omitempty"`
+	MinimumSessionTokenSize *int64                 `json:",omitempty"`
 }
 
 // GetFederationTokenOutput is a shape of AWS's API.
 type GetFederationTokenOutput struct {
-	Credentials      *Credentials   `json:",omitempty"`
-	FederatedUser    *FederatedUser `json:",omitempty"`
-	PackedPolicySize *int64         `json:",omitempty"`
+	Credentials             *Credentials   `json:",omitempty"`
+	FederatedUser           *FederatedUser `json:",omitempty"`
+	PackedPolicySize        *int64         `json:",omitempty"`
+	SessionTokenSize        *int64         `json:",omitempty"`
+	SessionTokenUtilization *int64         `json:",omitempty"`
 }
 
 // GetSessionTokenInput is a shape of AWS's API.
 type GetSessionTokenInput struct {
-	DurationSeconds *int64  `json:",omitempty"`
-	SerialNumber    *string `json:",omitempty"`
-	TokenCode       *string `json:",omitempty"`
+	DurationSeconds         *int64  `json:",omitempty"`
+	SerialNumber            *string `json:",omitempty"`
+	TokenCode               *string `json:",omitempty"`
+	MinimumSessionTokenSize *int64  `json:",omitempty"`
 }
 
 // GetSessionTokenOutput is a shape of AWS's API.
 type GetSessionTokenOutput struct {
-	Credentials *Credentials `json:",omitempty"`
+	Credentials             *Credentials `json:",omitempty"`
+	SessionTokenSize        *int64       `json:",omitempty"`
+	SessionTokenUtilization *int64       `json:",omitempty"`
 }
 
 // PolicyDescriptorType is a shape of AWS's API.
