@@ -69,7 +69,6 @@ func New(endpoint, region string, creds Credentials) (*Client, error) {
 		return nil, fmt.Errorf("the endpoint %q is not an http or https URL", endpoint)
 	}
 	tr := &http.Transport{
-		Proxy:                 http.ProxyFromEnvironment,
 		DialContext:           (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
 		MaxIdleConns:          4,
 		MaxIdleConnsPerHost:   4,
@@ -160,7 +159,7 @@ func escape(s string) string {
 	return b.String()
 }
 
-// send signs and sends; a refusal because of stale keys or a wrong clock is tried once more, corrected.
+// send signs and sends; a refusal because of stale keys or a wrong clock is tried again, corrected.
 func (c *Client) send(ctx context.Context, signName, sum string, make func() (*http.Request, error)) (*http.Response, error) {
 	for attempt := 0; ; attempt++ {
 		req, err := make()
@@ -186,7 +185,7 @@ func (c *Client) send(ctx context.Context, signName, sum string, make func() (*h
 			return resp, nil
 		}
 		e := readError(resp)
-		if attempt > 0 || !c.correct(e, resp.Header.Get("Date")) {
+		if attempt > 1 || !c.correct(e, resp.Header.Get("Date")) {
 			return nil, e
 		}
 	}
