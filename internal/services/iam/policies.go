@@ -1,0 +1,578 @@
+package iam
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/base32"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sort"
+	"strings"
+	"time"
+
+	"slipway/internal/api/iam"
+	"slipway/internal/aws/awserr"
+	"slipway/internal/aws/dispatch"
+	"slipway/internal/keyring"
+	"slipway/internal/store"
+)
+
+// policy is a customer managed policy. Its row's id is its ARN.
+type policy struct {
+	Name, Path, ID, ARN, Description string
+	Created, Updated                 time.Time
+	Tags                             []iam.Tag `json:",omitempty"`
+	Default                          string    // version id
+	Next                             int       // number of the next version
+	Versions                         []policyVersion
+}
+
+type policyVersion struct {
+	ID       string
+	Document string
+	Created  time.Time
+}
+
+var policies = store.NewTable[policy]("iam:policy", nil)
+
+func (p *policy) version(id string) *policyVersion {
+	for i := range p.Versions {
+		if p.Versions[i].ID == id {
+			return &p.Versions[i]
+		}
+	}
+	return nil
+}
+
+func noPolicy(arn string) error {
+	return awserr.New("NoSuchEntity", "Policy %s was not found.", arn).WithStatus(404)
+}
+
+func malformed(format string, args ...any) error {
+	return awserr.New("MalformedPolicyDocument", format, args...).WithStatus(400)
+}
+
+// checkDocument refuses what is no policy: AWS's grammar as far as it decides
+// between a policy and something else ("Grammar of the IAM JSON policy
+// language" in the IAM user guide). trust documents name principals and no
+// resources.
+func checkDocument(doc *string, trust bool) error {
+	type statement struct {
+		Sid                     string
+		Effect                  string
+		Action, NotAction       json.RawMessage
+		Resource, NotResource   json.RawMessage
+		Principal, NotPrincipal json.RawMessage
+		Condition               json.RawMessage
+	}
+	var p struct {
+		Version, ID string
+		Statement   json.RawMessage
+	}
+	dec := json.NewDecoder(strings.NewReader(deref(doc)))
+	if err := dec.Decode(&p); err != nil {
+		if trust {
+			return malformed("This policy contains invalid Json")
+		}
+		return malformed("Syntax errors in policy.")
+	}
+	if dec.More() {
+		return malformed("Syntax errors in policy.")
+	}
+	if p.Version != "" && p.Version != "2012-10-17" && p.Version != "2008-10-17" {
+		return malformed("The policy must contain a valid version string")
+	}
+	var sts []statement
+	raw := bytes.TrimSpace(p.Statement)
+	if len(raw) > 0 && raw[0] == '{' {
+		raw = append(append([]byte{'['}, raw...), ']')
+	}
+	if err := json.Unmarshal(raw, &sts); err != nil || len(sts) == 0 {
+		return malformed("Syntax errors in policy.")
+	}
+	for _, st := range sts {
+		switch {
+		case st.Effect != "Allow" && st.Effect != "Deny":
+			return malformed("Invalid effect: %s", st.Effect)
+		case st.Action == nil && st.NotAction == nil:
+			return malformed("Policy statement must contain actions.")
+		case trust && (st.Resource != nil || st.NotResource != nil):
+			return malformed("Has prohibited field Resource")
+		case trust && st.Principal == nil && st.NotPrincipal == nil:
+			return malformed("Missing required field Principal")
+		case !trust && (st.Principal != nil || st.NotPrincipal != nil):
+			return malformed("Policy document should not specify a principal.")
+		case !trust && st.Resource == nil && st.NotResource == nil:
+			return malformed("Policy statement must contain resources.")
+		}
+	}
+	return nil
+}
+
+func checkTrust(doc *string) error { return checkDocument(doc, true) }
+
+// awsManaged reports whether arn names one of AWS's own policies.
+func awsManaged(arn string) bool { return strings.HasPrefix(arn, "arn:aws:iam::aws:policy/") }
+
+// attachable refuses an ARN that names no policy of the account or AWS's.
+func (s *Service) attachable(ctx context.Context, arn *string) error {
+	if arn == nil || awsManaged(*arn) {
+		return nil
+	}
+	if !strings.HasPrefix(*arn, "arn:aws:iam::") || !strings.Contains(*arn, ":policy/") {
+		return awserr.New("InvalidInput", "ARN %s is not valid.", *arn)
+	}
+	_, err := policies.Find(ctx, s.Store, account(ctx), "", *arn)
+	if errors.Is(err, store.ErrNotFound) {
+		return awserr.New("NoSuchEntity", "Policy %s does not exist or is not attachable.", *arn).WithStatus(404)
+	}
+	return err
+}
+
+func (s *Service) putInline(ctx context.Context, c class, name, policyName, doc *string) error {
+	if err := checkDocument(doc, false); err != nil {
+		return err
+	}
+	_, err := s.change(ctx, c, name, "PolicyPut", func(e *entity) error {
+		if e.Inline == nil {
+			e.Inline = map[string]string{}
+		}
+		e.Inline[deref(policyName)] = deref(doc)
+		return nil
+	})
+	return err
+}
+
+func noInline(c class, policyName *string) error {
+	return awserr.New("NoSuchEntity", "The %s policy with name %s cannot be found.", c.word, deref(policyName)).WithStatus(404)
+}
+
+func (s *Service) getInline(ctx context.Context, c class, name, policyName *string) (*entity, string, error) {
+	e, err := s.get(ctx, c, name)
+	if err != nil {
+		return nil, "", err
+	}
+	doc, ok := e.Inline[deref(policyName)]
+	if !ok {
+		return nil, "", noInline(c, policyName)
+	}
+	return e, doc, nil
+}
+
+func (s *Service) deleteInline(ctx context.Context, c class, name, policyName *string) error {
+	_, err := s.change(ctx, c, name, "PolicyDeleted", func(e *entity) error {
+		if _, ok := e.Inline[deref(policyName)]; !ok {
+			return noInline(c, policyName)
+		}
+		delete(e.Inline, deref(policyName))
+		return nil
+	})
+	return err
+}
+
+func (s *Service) attach(ctx context.Context, c class, name, arn *string) error {
+	if err := s.attachable(ctx, arn); err != nil {
+		return err
+	}
+	_, err := s.change(ctx, c, name, "PolicyAttached", func(e *entity) error {
+		if slices.Contains(e.Attached, *arn) {
+			return store.ErrUnchanged
+		}
+		if len(e.Attached) >= 20 {
+			return awserr.New("LimitExceeded", "Cannot exceed quota for PoliciesPer%s: 20", c.title()).WithStatus(409)
+		}
+		e.Attached = append(e.Attached, *arn)
+		sort.Strings(e.Attached)
+		return nil
+	})
+	return err
+}
+
+func (s *Service) detach(ctx context.Context, c class, name, arn *string) error {
+	_, err := s.change(ctx, c, name, "PolicyDetached", func(e *entity) error {
+		i := slices.Index(e.Attached, deref(arn))
+		if i < 0 {
+			return noPolicy(deref(arn))
+		}
+		e.Attached = slices.Delete(e.Attached, i, i+1)
+		return nil
+	})
+	return err
+}
+
+func attachedARN(p iam.AttachedPolicy) string { return deref(p.PolicyArn) }
+
+func (s *Service) attached(ctx context.Context, c class, name, pathPrefix *string) ([]iam.AttachedPolicy, error) {
+	e, err := s.get(ctx, c, name)
+	if err != nil {
+		return nil, err
+	}
+	out := []iam.AttachedPolicy{}
+	for _, arn := range e.Attached {
+		path, name := splitPolicy(arn)
+		if strings.HasPrefix(path, deref(pathPrefix)) {
+			out = append(out, iam.AttachedPolicy{PolicyArn: &arn, PolicyName: &name})
+		}
+	}
+	return out, nil
+}
+
+// splitPolicy takes path and name out of a policy's ARN.
+func splitPolicy(arn string) (path, name string) {
+	_, rest, _ := strings.Cut(arn, ":policy")
+	i := strings.LastIndexByte(rest, '/')
+	return rest[:i+1], rest[i+1:]
+}
+
+func (s *Service) setBoundary(ctx context.Context, c class, name, arn *string) error {
+	if err := s.attachable(ctx, arn); err != nil {
+		return err
+	}
+	_, err := s.change(ctx, c, name, "BoundaryChanged", func(e *entity) error {
+		if arn == nil && e.Boundary == "" {
+			return awserr.New("NoSuchEntity", "No permissions boundary was found for %s %s.", c.word, e.Name).WithStatus(404)
+		}
+		e.Boundary = deref(arn)
+		return nil
+	})
+	return err
+}
+
+// holder is an entity that a managed policy is attached to.
+type holder struct {
+	class class
+	e     *entity
+}
+
+// usage finds out what a policy is attached to.
+func (s *Service) usage(r store.Reader, acct string, used func(h holder, arn string, boundary bool)) error {
+	for _, c := range []class{users, groups, roles} {
+		rows, err := c.List(r, store.Query{Account: acct})
+		if err != nil {
+			return err
+		}
+		for _, row := range rows {
+			for _, arn := range row.Doc.Attached {
+				used(holder{c, &row.Doc}, arn, false)
+			}
+			if row.Doc.Boundary != "" {
+				used(holder{c, &row.Doc}, row.Doc.Boundary, true)
+			}
+		}
+	}
+	return nil
+}
+
+type counts struct{ attached, boundary int64 }
+
+func (s *Service) counts(ctx context.Context) (map[string]counts, error) {
+	out := map[string]counts{}
+	err := s.Store.View(ctx, func(r store.Reader) error {
+		clear(out)
+		return s.usage(r, account(ctx), func(_ holder, arn string, boundary bool) {
+			c := out[arn]
+			if boundary {
+				c.boundary++
+			} else {
+				c.attached++
+			}
+			out[arn] = c
+		})
+	})
+	return out, err
+}
+
+func policyOut(p *policy, c counts, full bool) iam.Policy {
+	o := iam.Policy{PolicyName: &p.Name, PolicyId: &p.ID, Arn: &p.ARN, Path: &p.Path, DefaultVersionId: &p.Default,
+		AttachmentCount: &c.attached, PermissionsBoundaryUsageCount: &c.boundary, IsAttachable: new(true),
+		CreateDate: &p.Created, UpdateDate: &p.Updated}
+	if full {
+		o.Description, o.Tags = opt(p.Description), p.Tags
+	}
+	return o
+}
+
+// builtIn describes one of AWS's policies by its ARN alone.
+func builtIn(arn string) *policy {
+	path, name := splitPolicy(arn)
+	sum := sha256.Sum256([]byte(arn))
+	at := time.Date(2015, 2, 6, 18, 39, 46, 0, time.UTC)
+	return &policy{Name: name, Path: path, ARN: arn, Default: "v1", Created: at, Updated: at,
+		ID: "ANPA" + base32.StdEncoding.EncodeToString(sum[:])[:17]}
+}
+
+func (s *Service) findPolicy(ctx context.Context, arn *string) (*policy, error) {
+	if awsManaged(deref(arn)) {
+		return builtIn(*arn), nil
+	}
+	row, err := policies.Find(ctx, s.Store, account(ctx), "", deref(arn))
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, noPolicy(deref(arn))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &row.Doc, nil
+}
+
+func (s *Service) changePolicy(ctx context.Context, arn *string, event string, fn func(*policy) error) error {
+	if awsManaged(deref(arn)) {
+		return awserr.New("AccessDenied", "The policy %s belongs to AWS and cannot be changed.", *arn).WithStatus(403)
+	}
+	_, err := policies.Modify(ctx, s.Store, account(ctx), "", deref(arn), event, fn)
+	if errors.Is(err, store.ErrNotFound) {
+		return noPolicy(deref(arn))
+	}
+	return err
+}
+
+func (s *Service) createPolicy(ctx context.Context, in *iam.CreatePolicyInput) (*iam.CreatePolicyOutput, error) {
+	if err := checkDocument(in.PolicyDocument, false); err != nil {
+		return nil, err
+	}
+	if err := checkTags(in.Tags); err != nil {
+		return nil, err
+	}
+	path := deref(in.Path)
+	if path == "" {
+		path = "/"
+	}
+	acct, now := account(ctx), s.Clock.Now().Truncate(time.Second)
+	p := policy{Name: deref(in.PolicyName), Path: path, ID: keyring.NewID("ANPA", 17), Description: deref(in.Description),
+		ARN: "arn:aws:iam::" + acct + ":policy" + path + deref(in.PolicyName), Created: now, Updated: now, Tags: in.Tags,
+		Default: "v1", Next: 2, Versions: []policyVersion{{"v1", deref(in.PolicyDocument), now}}}
+	err := s.Store.Update(ctx, func(tx store.Tx) error {
+		_, err := policies.Insert(tx, acct, "", p.ARN, p, "Created", nil)
+		return err
+	})
+	if errors.Is(err, store.ErrExists) {
+		return nil, awserr.New("EntityAlreadyExists", "A policy called %s already exists. Duplicate names are not allowed.", p.Name).WithStatus(409)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &iam.CreatePolicyOutput{Policy: new(policyOut(&p, counts{}, true))}, nil
+}
+
+func (s *Service) deletePolicy(ctx context.Context, in *iam.DeletePolicyInput) (*iam.DeletePolicyOutput, error) {
+	arn, acct := deref(in.PolicyArn), account(ctx)
+	err := s.Store.Update(ctx, func(tx store.Tx) error {
+		row, err := policies.Get(tx, acct, "", arn)
+		if errors.Is(err, store.ErrNotFound) {
+			return noPolicy(arn)
+		}
+		if err != nil {
+			return err
+		}
+		inUse := false
+		if err := s.usage(tx, acct, func(_ holder, a string, _ bool) { inUse = inUse || a == arn }); err != nil {
+			return err
+		}
+		if inUse {
+			return awserr.New("DeleteConflict", "Cannot delete a policy attached to entities.").WithStatus(409)
+		}
+		if len(row.Doc.Versions) > 1 {
+			return awserr.New("DeleteConflict", "This policy has more than one version. Before you delete a policy, you must delete the policy's versions. The default version is deleted with the policy.").WithStatus(409)
+		}
+		return policies.Delete(tx, row, "Deleted", nil)
+	})
+	return &iam.DeletePolicyOutput{}, err
+}
+
+func noVersion(p, v *string) error {
+	return awserr.New("NoSuchEntity", "Policy %s version %s does not exist or is not attachable.", deref(p), deref(v)).WithStatus(404)
+}
+
+func versionOut(p *policy, v *policyVersion, doc bool) iam.PolicyVersion {
+	o := iam.PolicyVersion{VersionId: &v.ID, IsDefaultVersion: new(v.ID == p.Default), CreateDate: &v.Created}
+	if doc {
+		o.Document = escape(v.Document)
+	}
+	return o
+}
+
+func (s *Service) createPolicyVersion(ctx context.Context, in *iam.CreatePolicyVersionInput) (*iam.CreatePolicyVersionOutput, error) {
+	if err := checkDocument(in.PolicyDocument, false); err != nil {
+		return nil, err
+	}
+	var out iam.PolicyVersion
+	err := s.changePolicy(ctx, in.PolicyArn, "VersionCreated", func(p *policy) error {
+		if len(p.Versions) >= 5 {
+			return awserr.New("LimitExceeded", "A managed policy can have up to 5 versions. Before you create a new version, you must delete an existing version.").WithStatus(409)
+		}
+		v := policyVersion{fmt.Sprintf("v%d", p.Next), deref(in.PolicyDocument), s.Clock.Now().Truncate(time.Second)}
+		p.Next++
+		p.Versions = append(p.Versions, v)
+		p.Updated = v.Created
+		if deref(in.SetAsDefault) {
+			p.Default = v.ID
+		}
+		out = versionOut(p, &v, false)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &iam.CreatePolicyVersionOutput{PolicyVersion: &out}, nil
+}
+
+func (s *Service) getPolicyVersion(ctx context.Context, in *iam.GetPolicyVersionInput) (*iam.GetPolicyVersionOutput, error) {
+	if awsManaged(deref(in.PolicyArn)) {
+		return nil, notKept(*in.PolicyArn)
+	}
+	p, err := s.findPolicy(ctx, in.PolicyArn)
+	if err != nil {
+		return nil, err
+	}
+	v := p.version(deref(in.VersionId))
+	if v == nil {
+		return nil, noVersion(in.PolicyArn, in.VersionId)
+	}
+	return &iam.GetPolicyVersionOutput{PolicyVersion: new(versionOut(p, v, true))}, nil
+}
+
+func notKept(arn string) error {
+	return awserr.New("NotImplemented", "Slipway accepts %s but does not keep the documents of AWS's own policies.", arn).WithStatus(501)
+}
+
+func (s *Service) listPolicyVersions(ctx context.Context, in *iam.ListPolicyVersionsInput) (*iam.ListPolicyVersionsOutput, error) {
+	p, err := s.findPolicy(ctx, in.PolicyArn)
+	if err != nil {
+		return nil, err
+	}
+	var all []iam.PolicyVersion
+	for i := range p.Versions {
+		all = append(all, versionOut(p, &p.Versions[i], false))
+	}
+	if awsManaged(p.ARN) {
+		all = append(all, versionOut(p, &policyVersion{ID: "v1", Created: p.Created}, false))
+	}
+	out := &iam.ListPolicyVersionsOutput{}
+	out.Versions, out.IsTruncated, out.Marker = paged(all, func(v iam.PolicyVersion) string { return *v.VersionId }, in.Marker, in.MaxItems)
+	return out, nil
+}
+
+func (s *Service) listPolicies(ctx context.Context, in *iam.ListPoliciesInput) (*iam.ListPoliciesOutput, error) {
+	rows, err := policies.Select(ctx, s.Store, store.Query{Account: account(ctx)})
+	if err != nil {
+		return nil, err
+	}
+	uses, err := s.counts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var all []*policy
+	if deref(in.Scope) != "AWS" {
+		for _, r := range rows {
+			all = append(all, &r.Doc)
+		}
+	}
+	if deref(in.Scope) != "Local" { // those that are in use: there is no list of all of AWS's
+		for arn := range uses {
+			if awsManaged(arn) {
+				all = append(all, builtIn(arn))
+			}
+		}
+	}
+	all = slices.DeleteFunc(all, func(p *policy) bool {
+		return !strings.HasPrefix(p.Path, deref(in.PathPrefix)) || deref(in.OnlyAttached) && uses[p.ARN].attached == 0
+	})
+	sort.Slice(all, func(i, j int) bool { return all[i].ARN < all[j].ARN })
+	out := &iam.ListPoliciesOutput{}
+	all, out.IsTruncated, out.Marker = paged(all, func(p *policy) string { return p.ARN }, in.Marker, in.MaxItems)
+	for _, p := range all {
+		out.Policies = append(out.Policies, policyOut(p, uses[p.ARN], false))
+	}
+	return out, nil
+}
+
+func (s *Service) listEntities(ctx context.Context, in *iam.ListEntitiesForPolicyInput) (*iam.ListEntitiesForPolicyOutput, error) {
+	if err := s.attachable(ctx, in.PolicyArn); err != nil {
+		return nil, err
+	}
+	out := &iam.ListEntitiesForPolicyOutput{IsTruncated: new(false)}
+	filter := deref(in.EntityFilter)
+	err := s.Store.View(ctx, func(r store.Reader) error {
+		return s.usage(r, account(ctx), func(h holder, arn string, boundary bool) {
+			if arn != *in.PolicyArn || boundary != (deref(in.PolicyUsageFilter) == "PermissionsBoundary") || !strings.HasPrefix(h.e.Path, deref(in.PathPrefix)) {
+				return
+			}
+			switch c := h.class.title(); {
+			case filter != "" && filter != c:
+			case c == "User":
+				out.PolicyUsers = append(out.PolicyUsers, iam.PolicyUser{UserName: &h.e.Name, UserId: &h.e.ID})
+			case c == "Group":
+				out.PolicyGroups = append(out.PolicyGroups, iam.PolicyGroup{GroupName: &h.e.Name, GroupId: &h.e.ID})
+			default:
+				out.PolicyRoles = append(out.PolicyRoles, iam.PolicyRole{RoleName: &h.e.Name, RoleId: &h.e.ID})
+			}
+		})
+	})
+	return out, err
+}
+
+func (s *Service) registerPolicies(m *dispatch.Mux) {
+	dispatch.Register(m, iam.OpCreatePolicy, s.createPolicy)
+	dispatch.Register(m, iam.OpDeletePolicy, s.deletePolicy)
+	dispatch.Register(m, iam.OpListPolicies, s.listPolicies)
+	dispatch.Register(m, iam.OpListEntitiesForPolicy, s.listEntities)
+	dispatch.Register(m, iam.OpCreatePolicyVersion, s.createPolicyVersion)
+	dispatch.Register(m, iam.OpGetPolicyVersion, s.getPolicyVersion)
+	dispatch.Register(m, iam.OpListPolicyVersions, s.listPolicyVersions)
+	dispatch.Register(m, iam.OpGetPolicy, func(ctx context.Context, in *iam.GetPolicyInput) (*iam.GetPolicyOutput, error) {
+		p, err := s.findPolicy(ctx, in.PolicyArn)
+		if err != nil {
+			return nil, err
+		}
+		uses, err := s.counts(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return &iam.GetPolicyOutput{Policy: new(policyOut(p, uses[p.ARN], true))}, nil
+	})
+	dispatch.Register(m, iam.OpDeletePolicyVersion, func(ctx context.Context, in *iam.DeletePolicyVersionInput) (*iam.DeletePolicyVersionOutput, error) {
+		return &iam.DeletePolicyVersionOutput{}, s.changePolicy(ctx, in.PolicyArn, "VersionDeleted", func(p *policy) error {
+			if p.version(deref(in.VersionId)) == nil {
+				return noVersion(in.PolicyArn, in.VersionId)
+			}
+			if p.Default == *in.VersionId {
+				return awserr.New("DeleteConflict", "Cannot delete the default version of a policy.").WithStatus(409)
+			}
+			p.Versions = slices.DeleteFunc(p.Versions, func(v policyVersion) bool { return v.ID == *in.VersionId })
+			return nil
+		})
+	})
+	dispatch.Register(m, iam.OpSetDefaultPolicyVersion, func(ctx context.Context, in *iam.SetDefaultPolicyVersionInput) (*iam.SetDefaultPolicyVersionOutput, error) {
+		return &iam.SetDefaultPolicyVersionOutput{}, s.changePolicy(ctx, in.PolicyArn, "DefaultChanged", func(p *policy) error {
+			if p.version(deref(in.VersionId)) == nil {
+				return noVersion(in.PolicyArn, in.VersionId)
+			}
+			p.Default, p.Updated = *in.VersionId, s.Clock.Now().Truncate(time.Second)
+			return nil
+		})
+	})
+	dispatch.Register(m, iam.OpTagPolicy, func(ctx context.Context, in *iam.TagPolicyInput) (*iam.TagPolicyOutput, error) {
+		return &iam.TagPolicyOutput{}, s.changePolicy(ctx, in.PolicyArn, "Tagged", func(p *policy) (err error) {
+			p.Tags, err = mergeTags(p.Tags, in.Tags)
+			return err
+		})
+	})
+	dispatch.Register(m, iam.OpUntagPolicy, func(ctx context.Context, in *iam.UntagPolicyInput) (*iam.UntagPolicyOutput, error) {
+		return &iam.UntagPolicyOutput{}, s.changePolicy(ctx, in.PolicyArn, "Untagged", func(p *policy) error {
+			p.Tags = dropTags(p.Tags, in.TagKeys)
+			return nil
+		})
+	})
+	dispatch.Register(m, iam.OpListPolicyTags, func(ctx context.Context, in *iam.ListPolicyTagsInput) (*iam.ListPolicyTagsOutput, error) {
+		p, err := s.findPolicy(ctx, in.PolicyArn)
+		if err != nil {
+			return nil, err
+		}
+		out := &iam.ListPolicyTagsOutput{}
+		out.Tags, out.IsTruncated, out.Marker = paged(p.Tags, tagKey, in.Marker, in.MaxItems)
+		return out, nil
+	})
+}
