@@ -124,11 +124,8 @@ func (c *Chunked) trailer(b []byte) (n int, done bool, err error) {
 		c.state = chunkDone
 		return 2, true, nil
 	}
-	if len(b) == 1 {
-		if b[0] == '\n' {
-			return 0, false, Malformed("malformed trailer")
-		}
-		return 0, false, nil
+	if b[0] == '\n' {
+		return 0, false, Malformed("malformed trailer")
 	}
 	end := bytes.Index(b, crlf2)
 	if end < 0 {
