@@ -88,20 +88,27 @@ func (a *Agent) start(ctx context.Context, c *hostCommand) {
 		return
 	}
 	key := c.DeploymentExecutionId + " " + c.CommandName // the identifier may differ from one delivery to the next
-	if !a.fly(key) { // offered again although it is being worked on
+	if !a.fly(key) {                                     // offered again although it is being worked on
 		<-a.slots
 		pause(ctx, 100*time.Millisecond)
 		return
 	}
 	taken := make(chan struct{})
+	f := flight{hostCommand: c, taken: sync.OnceFunc(func() { close(taken) }), land: sync.OnceFunc(func() { a.land(key) })}
 	a.workers.Go(func() {
-		once := sync.OnceFunc(func() { close(taken) })
-		defer once()
+		defer f.taken()
 		defer func() { <-a.slots }()
-		defer a.land(key)
-		a.work(ctx, c, once)
+		defer f.land()
+		a.work(ctx, f)
 	})
 	<-taken // a poll before the acknowledgement would be offered the same command again
+}
+
+// flight is a command being worked on. taken is called when the service knows that this host has it, land when
+// it has been carried out: the same event may then come again.
+type flight struct {
+	*hostCommand
+	taken, land func()
 }
 
 func (a *Agent) fly(id string) bool {
@@ -130,13 +137,12 @@ func (a *Agent) checkCommand(c *hostCommand) error {
 	return nil
 }
 
-// work takes one command from its specification to its delivered result; it calls taken when the service
-// knows that this host has the command.
-func (a *Agent) work(ctx context.Context, c *hostCommand, taken func()) {
+// work takes one command from its specification to its delivered result.
+func (a *Agent) work(ctx context.Context, c flight) {
 	log := a.cfg.Log.With("command", c.CommandName, "execution", c.DeploymentExecutionId)
 	var env envelope
 	if !a.retry(ctx, "GetDeploymentSpecification", func() (err error) {
-		env, err = a.getSpecification(ctx, c)
+		env, err = a.getSpecification(ctx, c.hostCommand)
 		return err
 	}) {
 		pause(ctx, time.Second) // refused for good: the service may go on offering it
@@ -172,12 +178,13 @@ func (a *Agent) work(ctx context.Context, c *hostCommand, taken func()) {
 		}
 		return
 	}
-	taken()
+	c.taken()
 	started := time.Now()
-	d := a.exec.run(ctx, spec, c.CommandName)
-	if ctx.Err() != nil {
+	err = a.exec.run(ctx, spec, c.CommandName)
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		return // stopped amid the event: the note stays and the next run reports code 7
 	}
+	d := diagnosticsOf(err)
 	log.Info("lifecycle event done", "code", d.ErrorCode, "noop", noop, "took", time.Since(started).Round(time.Millisecond))
 	a.finish(ctx, c, spec.DeploymentId, d)
 }
@@ -193,7 +200,7 @@ func (a *Agent) probe(env envelope, command string) (*specification, bool, error
 }
 
 // finish keeps the result on disk before the first attempt to deliver it, then drops the note of the command.
-func (a *Agent) finish(ctx context.Context, c *hostCommand, deployment string, d diagnostics) {
+func (a *Agent) finish(ctx context.Context, c flight, deployment string, d diagnostics) {
 	done := complete(c.HostCommandIdentifier, d)
 	if err := a.track.keep(done); err != nil {
 		a.cfg.Log.Error("the result could not be kept on disk; delivering it anyway", "err", err)
@@ -203,6 +210,7 @@ func (a *Agent) finish(ctx context.Context, c *hostCommand, deployment string, d
 			a.cfg.Log.Error("removing the note of the ongoing command", "err", err)
 		}
 	}
+	c.land()
 	a.deliver(ctx, done)
 }
 

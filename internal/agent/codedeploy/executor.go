@@ -65,21 +65,21 @@ func diagnosticsOf(err error) diagnostics {
 }
 
 // run executes one command; a panic in it is a failure of the event, not of the agent.
-func (x *executor) run(ctx context.Context, s *specification, command string) (d diagnostics) {
+func (x *executor) run(ctx context.Context, s *specification, command string) (err error) {
 	defer x.lock(s.DeploymentGroupId)()
 	defer func() {
 		if r := recover(); r != nil {
 			x.cfg.Log.Error("panic in a lifecycle event", "command", command, "panic", r)
-			d = diagnosticsOf(fmt.Errorf("the agent failed: %v", r))
+			err = fmt.Errorf("the agent failed: %v", r)
 		}
 	}()
 	switch command {
 	case "DownloadBundle":
-		return diagnosticsOf(x.downloadBundle(ctx, s))
+		return x.downloadBundle(ctx, s)
 	case "Install":
-		return diagnosticsOf(x.install(s))
+		return x.install(s)
 	}
-	return diagnosticsOf(x.hooks(ctx, s, command))
+	return x.hooks(ctx, s, command)
 }
 
 // noop reports whether a command has nothing to do. It fails when the command is unknown or the AppSpec that

@@ -33,7 +33,7 @@ const host = "arn:aws:ec2:us-east-1:123456789012:instance/i-0123456789abcdef0"
 
 // service is a command service and an S3 with one bucket, for the tests of the whole loop.
 type service struct {
-	t       *testing.T
+	t       testing.TB
 	url     string
 	key     *ecdsa.PrivateKey
 	cert    *x509.Certificate
@@ -47,7 +47,7 @@ type service struct {
 	objects map[string][]byte
 }
 
-func newService(t *testing.T) *service {
+func newService(t testing.TB) *service {
 	t.Helper()
 	s := &service{t: t, queue: make(chan hostCommand, 16), results: make(chan completion, 16),
 		specs: map[string]envelope{}, objects: map[string][]byte{}}
