@@ -278,7 +278,6 @@ func (r *runner) command(ctx context.Context, c buildspec.Command, runAs string,
 	if strings.TrimSpace(text) == "" {
 		return nil
 	}
-	r.e.emit(Event{Type: EventLog, Log: "\n"})
 	r.e.container("Running command %s", text)
 	extra := "export CODEBUILD_BUILD_SUCCEEDING=1"
 	if r.failed || failing {
