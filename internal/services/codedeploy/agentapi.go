@@ -24,12 +24,12 @@ import (
 // agents give up reading after 80 s). It is the machine's time.
 const pollTime = 60 * time.Second
 
-func (s *Service) registerAgentAPI() {
-	dispatch.Register(s.mux, cmds.OpPollHostCommand, s.pollHostCommand)
-	dispatch.Register(s.mux, cmds.OpGetDeploymentSpecification, s.getDeploymentSpecification)
-	dispatch.Register(s.mux, cmds.OpPutHostCommandAcknowledgement, s.putHostCommandAcknowledgement)
-	dispatch.Register(s.mux, cmds.OpPutHostCommandComplete, s.putHostCommandComplete)
-	dispatch.Register(s.mux, cmds.OpPostHostCommandUpdate, s.postHostCommandUpdate)
+func (s *Service) registerAgentAPI(m *dispatch.Mux) {
+	dispatch.Register(m, cmds.OpPollHostCommand, s.pollHostCommand)
+	dispatch.Register(m, cmds.OpGetDeploymentSpecification, s.getDeploymentSpecification)
+	dispatch.Register(m, cmds.OpPutHostCommandAcknowledgement, s.putHostCommandAcknowledgement)
+	dispatch.Register(m, cmds.OpPutHostCommandComplete, s.putHostCommandComplete)
+	dispatch.Register(m, cmds.OpPostHostCommandUpdate, s.postHostCommandUpdate)
 }
 
 // hostRef is an instance as its agent names it.

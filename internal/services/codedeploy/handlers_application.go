@@ -12,21 +12,22 @@ import (
 	"slipway/internal/store"
 )
 
-// Register adds the operations of both services to the mux.
-func (s *Service) Register() {
-	s.registerAgentAPI()
-	s.registerGroups()
-	s.registerConfigs()
-	s.registerRevisions()
-	s.registerDeployments()
-	s.registerTargets()
-	s.registerOnPremises()
-	dispatch.Register(s.mux, api.OpCreateApplication, s.createApplication)
-	dispatch.Register(s.mux, api.OpGetApplication, s.getApplication)
-	dispatch.Register(s.mux, api.OpBatchGetApplications, s.batchGetApplications)
-	dispatch.Register(s.mux, api.OpListApplications, s.listApplications)
-	dispatch.Register(s.mux, api.OpUpdateApplication, s.updateApplication)
-	dispatch.Register(s.mux, api.OpDeleteApplication, s.deleteApplication)
+// Register adds the operations of both services, the public one and the
+// host agents', to the mux.
+func (s *Service) Register(m *dispatch.Mux) {
+	s.registerAgentAPI(m)
+	s.registerGroups(m)
+	s.registerConfigs(m)
+	s.registerRevisions(m)
+	s.registerDeployments(m)
+	s.registerTargets(m)
+	s.registerOnPremises(m)
+	dispatch.Register(m, api.OpCreateApplication, s.createApplication)
+	dispatch.Register(m, api.OpGetApplication, s.getApplication)
+	dispatch.Register(m, api.OpBatchGetApplications, s.batchGetApplications)
+	dispatch.Register(m, api.OpListApplications, s.listApplications)
+	dispatch.Register(m, api.OpUpdateApplication, s.updateApplication)
+	dispatch.Register(m, api.OpDeleteApplication, s.deleteApplication)
 }
 
 func (s *Service) createApplication(ctx context.Context, in *api.CreateApplicationInput) (*api.CreateApplicationOutput, error) {

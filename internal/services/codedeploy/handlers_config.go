@@ -12,11 +12,11 @@ import (
 	"slipway/internal/store"
 )
 
-func (s *Service) registerConfigs() {
-	dispatch.Register(s.mux, api.OpCreateDeploymentConfig, s.createDeploymentConfig)
-	dispatch.Register(s.mux, api.OpGetDeploymentConfig, s.getDeploymentConfig)
-	dispatch.Register(s.mux, api.OpListDeploymentConfigs, s.listDeploymentConfigs)
-	dispatch.Register(s.mux, api.OpDeleteDeploymentConfig, s.deleteDeploymentConfig)
+func (s *Service) registerConfigs(m *dispatch.Mux) {
+	dispatch.Register(m, api.OpCreateDeploymentConfig, s.createDeploymentConfig)
+	dispatch.Register(m, api.OpGetDeploymentConfig, s.getDeploymentConfig)
+	dispatch.Register(m, api.OpListDeploymentConfigs, s.listDeploymentConfigs)
+	dispatch.Register(m, api.OpDeleteDeploymentConfig, s.deleteDeploymentConfig)
 }
 
 const defaultConfig = "CodeDeployDefault.OneAtATime"

@@ -13,13 +13,13 @@ import (
 	"slipway/internal/store"
 )
 
-func (s *Service) registerDeployments() {
-	dispatch.Register(s.mux, api.OpCreateDeployment, s.createDeployment)
-	dispatch.Register(s.mux, api.OpGetDeployment, s.getDeployment)
-	dispatch.Register(s.mux, api.OpBatchGetDeployments, s.batchGetDeployments)
-	dispatch.Register(s.mux, api.OpListDeployments, s.listDeployments)
-	dispatch.Register(s.mux, api.OpStopDeployment, s.stopDeployment)
-	dispatch.Register(s.mux, api.OpContinueDeployment, s.continueDeployment)
+func (s *Service) registerDeployments(m *dispatch.Mux) {
+	dispatch.Register(m, api.OpCreateDeployment, s.createDeployment)
+	dispatch.Register(m, api.OpGetDeployment, s.getDeployment)
+	dispatch.Register(m, api.OpBatchGetDeployments, s.batchGetDeployments)
+	dispatch.Register(m, api.OpListDeployments, s.listDeployments)
+	dispatch.Register(m, api.OpStopDeployment, s.stopDeployment)
+	dispatch.Register(m, api.OpContinueDeployment, s.continueDeployment)
 }
 
 func (s *Service) createDeployment(ctx context.Context, in *api.CreateDeploymentInput) (*api.CreateDeploymentOutput, error) {

@@ -12,16 +12,16 @@ import (
 	"slipway/internal/store"
 )
 
-func (s *Service) registerGroups() {
-	dispatch.Register(s.mux, api.OpCreateDeploymentGroup, s.createDeploymentGroup)
-	dispatch.Register(s.mux, api.OpUpdateDeploymentGroup, s.updateDeploymentGroup)
-	dispatch.Register(s.mux, api.OpGetDeploymentGroup, s.getDeploymentGroup)
-	dispatch.Register(s.mux, api.OpBatchGetDeploymentGroups, s.batchGetDeploymentGroups)
-	dispatch.Register(s.mux, api.OpListDeploymentGroups, s.listDeploymentGroups)
-	dispatch.Register(s.mux, api.OpDeleteDeploymentGroup, s.deleteDeploymentGroup)
-	dispatch.Register(s.mux, api.OpTagResource, s.tagResource)
-	dispatch.Register(s.mux, api.OpUntagResource, s.untagResource)
-	dispatch.Register(s.mux, api.OpListTagsForResource, s.listTagsForResource)
+func (s *Service) registerGroups(m *dispatch.Mux) {
+	dispatch.Register(m, api.OpCreateDeploymentGroup, s.createDeploymentGroup)
+	dispatch.Register(m, api.OpUpdateDeploymentGroup, s.updateDeploymentGroup)
+	dispatch.Register(m, api.OpGetDeploymentGroup, s.getDeploymentGroup)
+	dispatch.Register(m, api.OpBatchGetDeploymentGroups, s.batchGetDeploymentGroups)
+	dispatch.Register(m, api.OpListDeploymentGroups, s.listDeploymentGroups)
+	dispatch.Register(m, api.OpDeleteDeploymentGroup, s.deleteDeploymentGroup)
+	dispatch.Register(m, api.OpTagResource, s.tagResource)
+	dispatch.Register(m, api.OpUntagResource, s.untagResource)
+	dispatch.Register(m, api.OpListTagsForResource, s.listTagsForResource)
 }
 
 func newScaling(group, name string, termination bool) ScalingGroup {

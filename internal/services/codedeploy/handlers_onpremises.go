@@ -14,14 +14,14 @@ import (
 	"slipway/internal/store"
 )
 
-func (s *Service) registerOnPremises() {
-	dispatch.Register(s.mux, api.OpRegisterOnPremisesInstance, s.registerOnPremisesInstance)
-	dispatch.Register(s.mux, api.OpDeregisterOnPremisesInstance, s.deregisterOnPremisesInstance)
-	dispatch.Register(s.mux, api.OpGetOnPremisesInstance, s.getOnPremisesInstance)
-	dispatch.Register(s.mux, api.OpBatchGetOnPremisesInstances, s.batchGetOnPremisesInstances)
-	dispatch.Register(s.mux, api.OpListOnPremisesInstances, s.listOnPremisesInstances)
-	dispatch.Register(s.mux, api.OpAddTagsToOnPremisesInstances, s.addTagsToOnPremisesInstances)
-	dispatch.Register(s.mux, api.OpRemoveTagsFromOnPremisesInstances, s.removeTagsFromOnPremisesInstances)
+func (s *Service) registerOnPremises(m *dispatch.Mux) {
+	dispatch.Register(m, api.OpRegisterOnPremisesInstance, s.registerOnPremisesInstance)
+	dispatch.Register(m, api.OpDeregisterOnPremisesInstance, s.deregisterOnPremisesInstance)
+	dispatch.Register(m, api.OpGetOnPremisesInstance, s.getOnPremisesInstance)
+	dispatch.Register(m, api.OpBatchGetOnPremisesInstances, s.batchGetOnPremisesInstances)
+	dispatch.Register(m, api.OpListOnPremisesInstances, s.listOnPremisesInstances)
+	dispatch.Register(m, api.OpAddTagsToOnPremisesInstances, s.addTagsToOnPremisesInstances)
+	dispatch.Register(m, api.OpRemoveTagsFromOnPremisesInstances, s.removeTagsFromOnPremisesInstances)
 }
 
 var (

@@ -14,12 +14,12 @@ import (
 	"slipway/internal/store"
 )
 
-func (s *Service) registerRevisions() {
-	dispatch.Register(s.mux, api.OpRegisterApplicationRevision, s.registerApplicationRevision)
-	dispatch.Register(s.mux, api.OpGetApplicationRevision, s.getApplicationRevision)
-	dispatch.Register(s.mux, api.OpBatchGetApplicationRevisions, s.batchGetApplicationRevisions)
-	dispatch.Register(s.mux, api.OpListApplicationRevisions, s.listApplicationRevisions)
-	dispatch.Register(s.mux, api.OpListGitHubAccountTokenNames, s.listGitHubAccountTokenNames)
+func (s *Service) registerRevisions(m *dispatch.Mux) {
+	dispatch.Register(m, api.OpRegisterApplicationRevision, s.registerApplicationRevision)
+	dispatch.Register(m, api.OpGetApplicationRevision, s.getApplicationRevision)
+	dispatch.Register(m, api.OpBatchGetApplicationRevisions, s.batchGetApplicationRevisions)
+	dispatch.Register(m, api.OpListApplicationRevisions, s.listApplicationRevisions)
+	dispatch.Register(m, api.OpListGitHubAccountTokenNames, s.listGitHubAccountTokenNames)
 }
 
 func revisionRowID(app string, r *api.RevisionLocation) string { return app + "/" + revisionKey(r) }

@@ -12,13 +12,13 @@ import (
 	"slipway/internal/store"
 )
 
-func (s *Service) registerTargets() {
-	dispatch.Register(s.mux, api.OpListDeploymentTargets, s.listDeploymentTargets)
-	dispatch.Register(s.mux, api.OpGetDeploymentTarget, s.getDeploymentTarget)
-	dispatch.Register(s.mux, api.OpBatchGetDeploymentTargets, s.batchGetDeploymentTargets)
-	dispatch.Register(s.mux, api.OpListDeploymentInstances, s.listDeploymentInstances)
-	dispatch.Register(s.mux, api.OpGetDeploymentInstance, s.getDeploymentInstance)
-	dispatch.Register(s.mux, api.OpBatchGetDeploymentInstances, s.batchGetDeploymentInstances)
+func (s *Service) registerTargets(m *dispatch.Mux) {
+	dispatch.Register(m, api.OpListDeploymentTargets, s.listDeploymentTargets)
+	dispatch.Register(m, api.OpGetDeploymentTarget, s.getDeploymentTarget)
+	dispatch.Register(m, api.OpBatchGetDeploymentTargets, s.batchGetDeploymentTargets)
+	dispatch.Register(m, api.OpListDeploymentInstances, s.listDeploymentInstances)
+	dispatch.Register(m, api.OpGetDeploymentInstance, s.getDeploymentInstance)
+	dispatch.Register(m, api.OpBatchGetDeploymentInstances, s.batchGetDeploymentInstances)
 }
 
 // targetIDs lists the targets of a deployment with one of these statuses;

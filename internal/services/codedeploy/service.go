@@ -18,7 +18,7 @@ import (
 type Deps struct {
 	Store store.Store
 	// Mux is where the service reaches EC2, Auto Scaling, ELB, S3, Logs, SNS
-	// and CloudWatch, and where Register adds its own operations.
+	// and CloudWatch.
 	Mux   *dispatch.Mux
 	Clock clock.Clock // nil: clock.Real
 	// Dir is a directory of the service's own, made if missing (0700). It
