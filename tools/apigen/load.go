@@ -160,15 +160,18 @@ func readJSON(file string, v any) error {
 	return nil
 }
 
-// merge lays an overlay over a model: operations replace, shapes merge member
-// by member, enum values and required names are added.
+// merge lays an overlay over a model: operations merge field by field, shapes member by member, enum values and required names are added.
 func merge(m, over *apiModel) {
 	mergeMetadata(&m.Metadata, over.Metadata)
 	for n, o := range over.Operations {
 		if o.Name == "" {
 			o.Name = n
 		}
-		m.Operations[n] = o
+		if base := m.Operations[n]; base != nil {
+			mergeOperation(base, o)
+		} else {
+			m.Operations[n] = o
+		}
 	}
 	for n, o := range over.Shapes {
 		if base := m.Shapes[n]; base != nil {
@@ -176,6 +179,27 @@ func merge(m, over *apiModel) {
 		} else {
 			m.Shapes[n] = o
 		}
+	}
+}
+
+func mergeOperation(b, o *operation) {
+	if o.HTTP.Method != "" {
+		b.HTTP = o.HTTP
+	}
+	if o.Input != nil {
+		b.Input = o.Input
+	}
+	if o.Output != nil {
+		b.Output = o.Output
+	}
+	if o.Errors != nil {
+		b.Errors = o.Errors
+	}
+	if o.AuthType != "" {
+		b.AuthType = o.AuthType
+	}
+	if o.Checksum != nil {
+		b.Checksum = o.Checksum
 	}
 }
 

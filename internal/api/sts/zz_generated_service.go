@@ -43,8 +43,8 @@ var Service = &model.Service{
 // The operations that are generated.
 var (
 	OpAssumeRole                 = &model.Op[AssumeRoleInput, AssumeRoleOutput]{Service: Service, Name: "AssumeRole", Input: 0, Output: 20, Method: "POST", URI: "/", ResultWrapper: "AssumeRoleResult"}
-	OpAssumeRoleWithSAML         = &model.Op[AssumeRoleWithSAMLInput, AssumeRoleWithSAMLOutput]{Service: Service, Name: "AssumeRoleWithSAML", Input: 29, Output: 32, Method: "POST", URI: "/", ResultWrapper: "AssumeRoleWithSAMLResult"}
-	OpAssumeRoleWithWebIdentity  = &model.Op[AssumeRoleWithWebIdentityInput, AssumeRoleWithWebIdentityOutput]{Service: Service, Name: "AssumeRoleWithWebIdentity", Input: 38, Output: 41, Method: "POST", URI: "/", ResultWrapper: "AssumeRoleWithWebIdentityResult"}
+	OpAssumeRoleWithSAML         = &model.Op[AssumeRoleWithSAMLInput, AssumeRoleWithSAMLOutput]{Service: Service, Name: "AssumeRoleWithSAML", Input: 29, Output: 32, Method: "POST", URI: "/", ResultWrapper: "AssumeRoleWithSAMLResult", Unsigned: true}
+	OpAssumeRoleWithWebIdentity  = &model.Op[AssumeRoleWithWebIdentityInput, AssumeRoleWithWebIdentityOutput]{Service: Service, Name: "AssumeRoleWithWebIdentity", Input: 38, Output: 41, Method: "POST", URI: "/", ResultWrapper: "AssumeRoleWithWebIdentityResult", Unsigned: true}
 	OpDecodeAuthorizationMessage = &model.Op[DecodeAuthorizationMessageInput, DecodeAuthorizationMessageOutput]{Service: Service, Name: "DecodeAuthorizationMessage", Input: 43, Output: 45, Method: "POST", URI: "/", ResultWrapper: "DecodeAuthorizationMessageResult"}
 	OpGetAccessKeyInfo           = &model.Op[GetAccessKeyInfoInput, GetAccessKeyInfoOutput]{Service: Service, Name: "GetAccessKeyInfo", Input: 47, Output: 48, Method: "POST", URI: "/", ResultWrapper: "GetAccessKeyInfoResult"}
 	OpGetCallerIdentity          = &model.Op[GetCallerIdentityInput, GetCallerIdentityOutput]{Service: Service, Name: "GetCallerIdentity", Input: 50, Output: 51, Method: "POST", URI: "/", ResultWrapper: "GetCallerIdentityResult"}
