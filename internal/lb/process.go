@@ -25,7 +25,7 @@ type Process struct {
 	open    opener
 	broker  broker
 	started time.Time
-	secret  []byte // seals stickiness cookies
+	sealer  sealer // of stickiness cookies
 	logDir  string
 
 	ctx   context.Context // set by Run before ready: checks live in it
@@ -55,8 +55,12 @@ func NewProcess(statePath string, open opener, clk clock.Clock, log *slog.Logger
 	if err != nil {
 		return nil, errors.Join(err, st.Close())
 	}
+	seal, err := newSealer(secret)
+	if err != nil {
+		return nil, errors.Join(err, st.Close())
+	}
 	return &Process{
-		clock: clk, log: log, state: st, sweeper: forward.NewSweeper(), open: open, started: clk.Now(), secret: secret,
+		clock: clk, log: log, state: st, sweeper: forward.NewSweeper(), open: open, started: clk.Now(), sealer: seal,
 		logDir: statePath + ".access", kick: make(chan struct{}, 1),
 		balancers: map[string]*balancer{}, groups: map[string]*group{}, listeners: map[string]*listener{},
 		leaving: map[*target]struct{}{}, ready: make(chan struct{}),

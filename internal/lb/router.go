@@ -14,7 +14,7 @@ import (
 type front struct {
 	lb     *balancer
 	table  atomic.Pointer[table]
-	secret []byte // seals cookies
+	sealer sealer
 }
 
 // balancer is a load balancer at run time.
@@ -150,7 +150,7 @@ func (f *front) Done(x *forward.Exchange) {
 		s.selfMade(x.Status)
 	}
 	if l := f.lb.log.Load(); l != nil {
-		l.write(f, x)
+		l.write(x)
 	}
 }
 

@@ -18,6 +18,7 @@ type target struct {
 	group *group
 	ep    *forward.Endpoint
 	stats targetStats
+	hash  uint64 // identifies it in cookies
 
 	ok        atomic.Bool  // may be chosen: healthy
 	rampSince atomic.Int64 // slow start began, Unix ns; 0 none
@@ -69,7 +70,7 @@ type groupView struct {
 }
 
 func newTarget(g *group, c Target, sweeper *forward.Sweeper, now time.Time, changed func(*target)) *target {
-	t := &target{conf: c, group: g, state: StateInitial, since: now}
+	t := &target{conf: c, group: g, state: StateInitial, since: now, hash: hash(g.arn, c.ID, strconv.Itoa(c.Port), c.IP)}
 	t.setReason("Elb.RegistrationInProgress", "Target registration is in progress")
 	var tc *tls.Config
 	if g.conf.Load().Protocol == "HTTPS" {

@@ -89,6 +89,7 @@ type Exchange struct {
 
 // reset prepares for the next request of the same connection.
 func (x *Exchange) reset() {
+	x.Req.Reset()
 	x.Res = nil
 	x.Action = ActionNone
 	x.Reply = Reply{}
