@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
@@ -46,9 +45,8 @@ func (x *executor) script(ctx context.Context, archive string, sc appspec.Script
 	if err := makeExecutable(path); err != nil {
 		return err
 	}
-	cmd := command(path, sc)
-	cmd.Env, cmd.Dir = env, x.cfg.WorkDir
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd := command(path, sc, env)
+	cmd.Dir = x.cfg.WorkDir
 	stdin, inW, err := os.Pipe()
 	if err != nil {
 		return err
@@ -152,17 +150,3 @@ func makeExecutable(path string) error {
 	}
 	return nil
 }
-
-// command wraps the script as runas and sudo ask. PATH and the event's variables pass through su.
-func command(path string, sc appspec.Script) *exec.Cmd {
-	args := []string{path}
-	if sc.RunAs != "" {
-		args = []string{"su", sc.RunAs, "-c", quote(path)}
-	}
-	if sc.Sudo {
-		args = append([]string{"sudo"}, args...)
-	}
-	return exec.Command(args[0], args[1:]...)
-}
-
-func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }

@@ -30,6 +30,7 @@ func TestScripts(t *testing.T) {
 		{"background with nohup", "sleep 5 >/dev/null 2>&1 &", appspec.Script{Timeout: 5}, 0, ""},
 		{"reads no input", "read x && exit 1; exit 0", appspec.Script{Timeout: 5}, 0, ""},
 		{"runas", `[ "$(id -un)" = nobody ] && [ "$MARK" = yes ]`, appspec.Script{Timeout: 5, RunAs: "nobody"}, -1, "failed with exit code 1"},
+		{"runas root", `[ "$(id -un):$HOME:$USER:$MARK" = "root:/root:root:yes" ]`, appspec.Script{Timeout: 5, RunAs: "root"}, 0, ""},
 		{"runas nobody there", "exit 0", appspec.Script{Timeout: 5, RunAs: "nosuchuser"}, codeFailed, "run as user nosuchuser failed with exit code"},
 	}
 	for _, tt := range tests {
@@ -49,10 +50,10 @@ func TestScripts(t *testing.T) {
 			defer log.close()
 			x := newExecutor(Config{WorkDir: "/", KillGrace: 100 * time.Millisecond}.withDefaults(), layout{dir})
 			tt.script.Location = "it's.sh"
+			if tt.script.RunAs != "" && os.Getuid() != 0 {
+				t.Skip("needs root: runas changes the user")
+			}
 			if tt.script.RunAs == "nobody" {
-				if os.Getuid() != 0 {
-					t.Skip("needs root: runas changes the user")
-				}
 				tt.code = codeFailed // nobody's shell is nologin, which su obeys
 			}
 			err = x.script(t.Context(), dir, tt.script, append(os.Environ(), "MARK=yes"), log)
