@@ -47,7 +47,7 @@ func classify(r *http.Request, scope string) family {
 		return isCBOR
 	case scope == "s3":
 		return isREST
-	case isFormBody(r) || r.URL.Query().Has("Action"):
+	case isFormBody(r) || r.URL.Path == "/" && r.URL.Query().Has("Action"):
 		return isForm
 	case scope != "":
 		return isForm // signed for another service, and nothing says what for
@@ -56,6 +56,9 @@ func classify(r *http.Request, scope string) family {
 }
 
 func isFormBody(r *http.Request) bool {
+	if r.Method != http.MethodPost || r.URL.Path != "/" && r.URL.Path != "" {
+		return false // curl uploads objects with this type
+	}
 	t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	return err == nil && t == "application/x-www-form-urlencoded"
 }

@@ -370,7 +370,7 @@ func (x *exchange) authenticate(sig *sigv4.Request, sigErr error, hash string) (
 		return nil, sigv4.Error(x.t.proto, &sigv4.Problem{Kind: sigv4.UnknownKey, Detail: "The security token included in the request is invalid."})
 	}
 	res, err := sigv4.Verify(x.ctx, x.r, sig, x.h.Keys, sigv4.Options{SigningName: svc.SigningName,
-		S3: x.t.proto == model.RESTXML, PayloadHash: hash, Now: x.h.Now()})
+		S3: x.t.proto == model.RESTXML, PayloadHash: hash, HostBucket: x.h.hostBucket(x.r.Host), Now: x.h.Now()})
 	if err != nil {
 		return nil, sigv4.Error(x.t.proto, err)
 	}

@@ -64,6 +64,7 @@ type Request struct {
 	PayloadHash  string // as the request states it, "" where it does not
 	Presigned    bool
 	Expires      time.Duration // presigned URLs only
+	v2           bool          // see v2.go; Time is then the expiry
 }
 
 // Result is a verified signature. Key and the rest verify signed chunks.
@@ -111,6 +112,9 @@ func Parse(r *http.Request) (*Request, error) {
 	q := r.URL.Query()
 	if q.Get("X-Amz-Algorithm") != "" || q.Get("X-Amz-Signature") != "" {
 		return parseQuery(r, q)
+	}
+	if q.Get("AWSAccessKeyId") != "" {
+		return parseV2(q)
 	}
 	return nil, &Problem{Kind: Missing, Detail: "Request is missing Authentication Token"}
 }
@@ -214,30 +218,28 @@ type Options struct {
 	// PayloadHash goes into the canonical request: what the body really has,
 	// or for S3 what the request states.
 	PayloadHash string
-	Now         time.Time
+	// HostBucket is the bucket that the host names, "" for path style.
+	HostBucket string
+	Now        time.Time
 }
 
 // Verify checks the signature of r. The body is not touched.
 func Verify(ctx context.Context, r *http.Request, s *Request, keys Keys, o Options) (*Result, error) {
+	if s.v2 {
+		if !o.S3 {
+			return nil, &Problem{Kind: Unsupported, Detail: "Signature version 2 is not supported."}
+		}
+		return verifyV2(ctx, r, s, keys, o)
+	}
 	if o.SigningName != "" && s.Service != o.SigningName {
 		return nil, &Problem{Kind: WrongScope, Detail: "Credential should be scoped to correct service: '" + o.SigningName + "'. "}
 	}
 	if err := s.fresh(o.Now); err != nil {
 		return nil, err
 	}
-	cred, err := keys.Lookup(ctx, s.AccessKeyID, s.SessionToken)
-	switch {
-	case errors.Is(err, ErrUnknownKey):
-		return nil, &Problem{Kind: UnknownKey, Detail: "The security token included in the request is invalid.", Err: err}
-	case errors.Is(err, ErrInvalidToken):
-		return nil, &Problem{Kind: BadToken, Detail: "The security token included in the request is invalid.", Err: err}
-	case errors.Is(err, ErrExpiredToken):
-		return nil, &Problem{Kind: ExpiredToken, Detail: "The security token included in the request is expired", Err: err}
-	case err != nil:
+	cred, err := lookup(ctx, s, keys, o)
+	if err != nil {
 		return nil, err
-	}
-	if !cred.Expires.IsZero() && o.Now.After(cred.Expires) {
-		return nil, &Problem{Kind: ExpiredToken, Detail: "The security token included in the request is expired"}
 	}
 	if o.S3 {
 		if err := s.allSigned(r); err != nil {
@@ -254,6 +256,25 @@ func Verify(ctx context.Context, r *http.Request, s *Request, keys Keys, o Optio
 		}
 	}
 	return nil, &Problem{Kind: Mismatch, Detail: "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access Key and signing method. Consult the service documentation for details."}
+}
+
+// lookup finds the credential and refuses an expired one.
+func lookup(ctx context.Context, s *Request, keys Keys, o Options) (Credential, error) {
+	cred, err := keys.Lookup(ctx, s.AccessKeyID, s.SessionToken)
+	switch {
+	case errors.Is(err, ErrUnknownKey):
+		return cred, &Problem{Kind: UnknownKey, Detail: "The security token included in the request is invalid.", Err: err}
+	case errors.Is(err, ErrInvalidToken):
+		return cred, &Problem{Kind: BadToken, Detail: "The security token included in the request is invalid.", Err: err}
+	case errors.Is(err, ErrExpiredToken):
+		return cred, &Problem{Kind: ExpiredToken, Detail: "The security token included in the request is expired", Err: err}
+	case err != nil:
+		return cred, err
+	}
+	if !cred.Expires.IsZero() && o.Now.After(cred.Expires) {
+		return cred, &Problem{Kind: ExpiredToken, Detail: "The security token included in the request is expired"}
+	}
+	return cred, nil
 }
 
 func (s *Request) fresh(now time.Time) error {
