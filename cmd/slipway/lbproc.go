@@ -26,15 +26,16 @@ type balancer struct {
 	dir       string // runtime and state files
 	driver    machine.Driver
 	log       *slog.Logger
+	scale     float64 // time scale
 	client    *lb.Client
 	restarted func() // told after a new process is up
 }
 
-func newBalancer(dir string, d machine.Driver, log *slog.Logger) (*balancer, error) {
+func newBalancer(dir string, d machine.Driver, scale float64, log *slog.Logger) (*balancer, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	return &balancer{dir: dir, driver: d, log: log, client: lb.NewClient(lbSocket(dir)), restarted: func() {}}, nil
+	return &balancer{dir: dir, driver: d, scale: max(scale, 1), log: log, client: lb.NewClient(lbSocket(dir)), restarted: func() {}}, nil
 }
 
 func lbSocket(dir string) string { return filepath.Join(dir, "lb.sock") }
@@ -53,7 +54,7 @@ func (b *balancer) ensure(ctx context.Context) (pid int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	cmd := exec.Command(exe, "lb", "--socket", lbSocket(b.dir), "--state", filepath.Join(b.dir, "lb.json"), "--access-log", filepath.Join(b.dir, "access.log"))
+	cmd := exec.Command(exe, "lb", "--socket", lbSocket(b.dir), "--state", filepath.Join(b.dir, "lb.json"), fmt.Sprintf("--time-scale=%v", b.scale))
 	cmd.Stdout, cmd.Stderr, cmd.Dir = logFile, logFile, "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	err = b.driver.StartInVPC(cmd, func(hostFD int) {

@@ -29,7 +29,7 @@ type Credentials struct {
 
 const (
 	runningFile     = "server.json"
-	credentialsFile = "credentials.json"
+	credentialsFile = "root-credentials.json"
 )
 
 // CredentialsPath is where the first keys are kept, mode 0600.

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"slipway/internal/admin"
+	apicloudformation "slipway/internal/api/cloudformation"
+	apicloudwatch "slipway/internal/api/cloudwatch"
+	apicodebuild "slipway/internal/api/codebuild"
+	apicodepipeline "slipway/internal/api/codepipeline"
+	apilogs "slipway/internal/api/logs"
+	apis3 "slipway/internal/api/s3"
+	apisns "slipway/internal/api/sns"
+	apissm "slipway/internal/api/ssm"
+	"slipway/internal/aws/dispatch"
+	"slipway/internal/keyring"
+	"slipway/internal/services/autoscaling"
+	"slipway/internal/services/codecommit"
+	"slipway/internal/services/codedeploy"
+	"slipway/internal/services/ec2"
+	"slipway/internal/services/elbv2"
+	"slipway/internal/services/iam"
+	"slipway/internal/services/sts"
+)
+
+// services are the ones that others ask for by more than their API.
+type services struct {
+	iam        *iam.Service
+	codecommit *codecommit.Service
+	elbv2      *elbv2.Service
+	closers    []func() error
+}
+
+func (s *services) close() error {
+	var errs []error
+	for _, c := range s.closers {
+		errs = append(errs, c())
+	}
+	return errors.Join(errs...)
+}
+
+// service is what all services have in common.
+type service interface {
+	Register(*dispatch.Mux)
+	Run(context.Context) error
+}
+
+func (s *server) add(name string, svc service) {
+	svc.Register(s.mux)
+	s.runners = append(s.runners, runner{name, svc.Run})
+}
+
+// wire makes the services and hands each what it needs.
+func (s *server) wire() error {
+	s.mux.Declare(apis3.Service, apissm.Service, apilogs.Service, apicodebuild.Service, apicodepipeline.Service, apicloudwatch.Service, apisns.Service, apicloudformation.Service)
+	ring, err := keyring.Open(s.opts.DataDir)
+	if err != nil {
+		return err
+	}
+	root, err := iam.OpenRoot(s.opts.DataDir)
+	if err != nil {
+		return err
+	}
+	s.iam = iam.New(iam.Deps{Store: s.store, Clock: s.clock, Ring: ring, Root: root, Account: s.opts.Account, Log: s.log})
+	s.add("IAM", s.iam)
+	s.add("STS", sts.New(sts.Deps{Mux: s.mux, Ring: ring}))
+	if err := s.wireInstances(); err != nil {
+		return err
+	}
+	return s.wireDelivery()
+}
+
+func (s *server) wireInstances() error {
+	s.add("EC2", ec2.New(ec2.Deps{Store: s.store, Clock: s.clock, Mux: s.mux, Machines: s.driver, Log: s.log, StrictImages: s.opts.StrictImages, Endpoint: "http://" + vpcEndpoint}))
+	s.add("Auto Scaling", autoscaling.New(autoscaling.Deps{Store: s.store, Clock: s.clock, Mux: s.mux, Log: s.log}))
+	d := elbv2.Deps{Store: s.store, Clock: s.clock, Log: s.log, Mux: s.mux, Address: s.opts.LBAddress, PortShift: int64(s.opts.PortShift)}
+	if s.balancer != nil {
+		d.LB = s.balancer.client
+	}
+	s.elbv2 = elbv2.New(d)
+	if s.balancer != nil {
+		s.balancer.restarted = s.elbv2.Resync
+	}
+	s.add("Elastic Load Balancing", s.elbv2)
+	return nil
+}
+
+func (s *server) wireDelivery() error {
+	dir := s.dir("git")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("directory of the repositories: %w", err)
+	}
+	s.codecommit = codecommit.New(codecommit.Deps{
+		Store: s.store, Clock: s.clock, Log: s.log, Dir: dir, Account: s.opts.Account, Region: s.opts.Region,
+		AnyCredentials: s.opts.Auth == "any", CloneURL: func() string { return s.endpoint },
+		Lookup: func(ctx context.Context, id, token string) (codecommit.Credential, error) {
+			c, err := s.iam.Lookup(ctx, id, token)
+			return codecommit.Credential{Secret: c.Secret, Account: c.Account}, err
+		},
+	})
+	s.add("CodeCommit", s.codecommit)
+	cd, err := codedeploy.New(codedeploy.Deps{Store: s.store, Mux: s.mux, Clock: s.clock, Dir: s.dir("codedeploy"), Log: s.log, AnyHost: s.opts.Auth == "any"})
+	if err != nil {
+		return err
+	}
+	s.add("CodeDeploy", cd)
+	return nil
+}
+
+// routes adds what services serve below /_slipway/.
+func (s *server) routes(*admin.Handler) {}
+
+// built lists the services that have operations, by package name.
+func (s *server) built() []string {
+	var out []string
+	for _, name := range []string{"s3", "iam", "sts", "ssm", "ec2", "autoscaling", "elbv2", "codecommit", "codebuild", "codedeploy", "codepipeline", "cloudwatch", "logs", "sns"} {
+		if len(s.mux.Built(name)) > 0 {
+			out = append(out, name)
+		}
+	}
+	return out
+}
