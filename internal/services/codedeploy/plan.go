@@ -242,10 +242,17 @@ func tooFew(d *Deployment, f fleet, ts []*Target, minimum int, zone string) *Err
 		where = " in zone " + zone
 	}
 	failures := failed(ts)
-	if f.began == 0 && len(failures) == 0 {
-		return &ErrorInfo{api.ErrorCodeHealthConstraintsInvalid, fmt.Sprintf(
-			"The deployment cannot start: %s demands %d healthy instances%s at all times, and %d of %d are healthy, so that none can be taken out of service. Use a deployment configuration that demands fewer, or add instances.",
-			d.ConfigName, minimum, where, f.healthy, f.total)}
+	if f.total == 0 {
+		return &ErrorInfo{api.ErrorCodeNoInstances, "Every instance of the deployment was terminated before its turn came."}
+	}
+	if len(failures) == 0 {
+		code, verb := api.ErrorCodeHealthConstraintsInvalid, "start"
+		if f.began > 0 {
+			code, verb = api.ErrorCodeHealthConstraints, "go on"
+		}
+		return &ErrorInfo{code, fmt.Sprintf(
+			"The deployment cannot %s: %s demands %d healthy instances%s at all times, and %d of %d are healthy, so that none can be taken out of service. Use a deployment configuration that demands fewer, or add instances.",
+			verb, d.ConfigName, minimum, where, f.healthy, f.total)}
 	}
 	code := api.ErrorCodeHealthConstraints
 	msg := fmt.Sprintf("The deployment failed on %d of %d instances%s; %d healthy ones are left, and %s demands %d.",

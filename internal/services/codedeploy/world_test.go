@@ -114,15 +114,15 @@ func newWorld(t *testing.T) *world {
 // start brings the service up; stop brings it down, the rows stay.
 func (w *world) start() *world {
 	w.t.Helper()
-	w.mux = dispatch.New()
-	w.fakes()
-	var err error
+	mux := dispatch.New()
+	w.fakes(mux)
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
-	w.svc, err = New(Deps{Store: w.store, Mux: w.mux, Clock: w.clock, Dir: w.dir, Log: log})
+	svc, err := New(Deps{Store: w.store, Mux: mux, Clock: w.clock, Dir: w.dir, Log: log})
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.svc.Register(w.mux)
+	svc.Register(mux)
+	w.locked(func() { w.mux, w.svc = mux, svc })
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func(s *Service) { done <- s.Run(ctx) }(w.svc)
@@ -193,36 +193,36 @@ func (w *world) setHealth(id, state string) {
 	w.emit(healthRows, tgARN+"|"+id+"|80", state)
 }
 
-func (w *world) fakes() {
-	dispatch.Register(w.mux, ec2.OpDescribeInstances, w.describeInstances)
-	dispatch.Register(w.mux, as.OpDescribeAutoScalingGroups, w.describeGroups)
-	dispatch.Register(w.mux, as.OpPutLifecycleHook, func(_ context.Context, in *as.PutLifecycleHookInput) (*as.PutLifecycleHookOutput, error) {
+func (w *world) fakes(mux *dispatch.Mux) {
+	dispatch.Register(mux, ec2.OpDescribeInstances, w.describeInstances)
+	dispatch.Register(mux, as.OpDescribeAutoScalingGroups, w.describeGroups)
+	dispatch.Register(mux, as.OpPutLifecycleHook, func(_ context.Context, in *as.PutLifecycleHookInput) (*as.PutLifecycleHookOutput, error) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		w.hooks[*in.LifecycleHookName] = *in.AutoScalingGroupName
 		return &as.PutLifecycleHookOutput{}, nil
 	})
-	dispatch.Register(w.mux, as.OpDeleteLifecycleHook, func(_ context.Context, in *as.DeleteLifecycleHookInput) (*as.DeleteLifecycleHookOutput, error) {
+	dispatch.Register(mux, as.OpDeleteLifecycleHook, func(_ context.Context, in *as.DeleteLifecycleHookInput) (*as.DeleteLifecycleHookOutput, error) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		delete(w.hooks, *in.LifecycleHookName)
 		return &as.DeleteLifecycleHookOutput{}, nil
 	})
-	dispatch.Register(w.mux, as.OpRecordLifecycleActionHeartbeat, func(context.Context, *as.RecordLifecycleActionHeartbeatInput) (*as.RecordLifecycleActionHeartbeatOutput, error) {
+	dispatch.Register(mux, as.OpRecordLifecycleActionHeartbeat, func(context.Context, *as.RecordLifecycleActionHeartbeatInput) (*as.RecordLifecycleActionHeartbeatOutput, error) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		w.beats++
 		return &as.RecordLifecycleActionHeartbeatOutput{}, nil
 	})
-	dispatch.Register(w.mux, as.OpCompleteLifecycleAction, w.completeAction)
-	dispatch.Register(w.mux, elbv2.OpDescribeTargetGroups, func(_ context.Context, in *elbv2.DescribeTargetGroupsInput) (*elbv2.DescribeTargetGroupsOutput, error) {
+	dispatch.Register(mux, as.OpCompleteLifecycleAction, w.completeAction)
+	dispatch.Register(mux, elbv2.OpDescribeTargetGroups, func(_ context.Context, in *elbv2.DescribeTargetGroupsInput) (*elbv2.DescribeTargetGroupsOutput, error) {
 		if in.Names[0] != "web" {
 			return nil, awserr.New("TargetGroupNotFound", "no such target group")
 		}
 		return &elbv2.DescribeTargetGroupsOutput{TargetGroups: []elbv2.TargetGroup{{TargetGroupArn: ptr(tgARN), TargetGroupName: ptr("web"), TargetType: ptr("instance")}}}, nil
 	})
-	dispatch.Register(w.mux, elbv2.OpDescribeTargetHealth, w.describeHealth)
-	dispatch.Register(w.mux, elbv2.OpRegisterTargets, func(_ context.Context, in *elbv2.RegisterTargetsInput) (*elbv2.RegisterTargetsOutput, error) {
+	dispatch.Register(mux, elbv2.OpDescribeTargetHealth, w.describeHealth)
+	dispatch.Register(mux, elbv2.OpRegisterTargets, func(_ context.Context, in *elbv2.RegisterTargetsInput) (*elbv2.RegisterTargetsOutput, error) {
 		for _, t := range in.Targets {
 			w.setHealth(*t.Id, "initial")
 			if !w.unhealthy {
@@ -231,14 +231,14 @@ func (w *world) fakes() {
 		}
 		return &elbv2.RegisterTargetsOutput{}, nil
 	})
-	dispatch.Register(w.mux, elbv2.OpDeregisterTargets, func(_ context.Context, in *elbv2.DeregisterTargetsInput) (*elbv2.DeregisterTargetsOutput, error) {
+	dispatch.Register(mux, elbv2.OpDeregisterTargets, func(_ context.Context, in *elbv2.DeregisterTargetsInput) (*elbv2.DeregisterTargetsOutput, error) {
 		for _, t := range in.Targets {
 			w.setHealth(*t.Id, "draining")
 			time.AfterFunc(5*time.Millisecond, func() { w.setHealth(*t.Id, "") })
 		}
 		return &elbv2.DeregisterTargetsOutput{}, nil
 	})
-	dispatch.Register(w.mux, s3.OpHeadObject, func(_ context.Context, in *s3.HeadObjectInput) (*s3.HeadObjectOutput, error) {
+	dispatch.Register(mux, s3.OpHeadObject, func(_ context.Context, in *s3.HeadObjectInput) (*s3.HeadObjectOutput, error) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		v, ok := w.objects[*in.Bucket+"/"+*in.Key]
@@ -247,7 +247,7 @@ func (w *world) fakes() {
 		}
 		return &s3.HeadObjectOutput{VersionId: opt(v), ETag: ptr(`"e1"`)}, nil
 	})
-	dispatch.Register(w.mux, cloudwatch.OpDescribeAlarms, func(_ context.Context, in *cloudwatch.DescribeAlarmsInput) (*cloudwatch.DescribeAlarmsOutput, error) {
+	dispatch.Register(mux, cloudwatch.OpDescribeAlarms, func(_ context.Context, in *cloudwatch.DescribeAlarmsInput) (*cloudwatch.DescribeAlarmsOutput, error) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		out := &cloudwatch.DescribeAlarmsOutput{}
@@ -258,26 +258,26 @@ func (w *world) fakes() {
 		}
 		return out, nil
 	})
-	w.fakeLogs()
+	w.fakeLogs(mux)
 }
 
-func (w *world) fakeLogs() {
-	dispatch.Register(w.mux, sns.OpPublish, func(_ context.Context, in *sns.PublishInput) (*sns.PublishOutput, error) {
+func (w *world) fakeLogs(mux *dispatch.Mux) {
+	dispatch.Register(mux, sns.OpPublish, func(_ context.Context, in *sns.PublishInput) (*sns.PublishOutput, error) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		w.notes = append(w.notes, *in.Subject+" "+*in.Message)
 		return &sns.PublishOutput{}, nil
 	})
-	dispatch.Register(w.mux, logs.OpCreateLogGroup, func(context.Context, *logs.CreateLogGroupInput) (*logs.CreateLogGroupOutput, error) {
+	dispatch.Register(mux, logs.OpCreateLogGroup, func(context.Context, *logs.CreateLogGroupInput) (*logs.CreateLogGroupOutput, error) {
 		return &logs.CreateLogGroupOutput{}, nil
 	})
-	dispatch.Register(w.mux, logs.OpCreateLogStream, func(_ context.Context, in *logs.CreateLogStreamInput) (*logs.CreateLogStreamOutput, error) {
+	dispatch.Register(mux, logs.OpCreateLogStream, func(_ context.Context, in *logs.CreateLogStreamInput) (*logs.CreateLogStreamOutput, error) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		w.streams[*in.LogGroupName+":"+*in.LogStreamName] = true
 		return &logs.CreateLogStreamOutput{}, nil
 	})
-	dispatch.Register(w.mux, logs.OpPutLogEvents, func(_ context.Context, in *logs.PutLogEventsInput) (*logs.PutLogEventsOutput, error) {
+	dispatch.Register(mux, logs.OpPutLogEvents, func(_ context.Context, in *logs.PutLogEventsInput) (*logs.PutLogEventsOutput, error) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		if !w.streams[*in.LogGroupName+":"+*in.LogStreamName] {
