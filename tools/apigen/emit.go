@@ -78,6 +78,7 @@ func (p *packagePlan) emitService(b *bytes.Buffer) {
 	}
 	optional("TargetPrefix", md.TargetPrefix)
 	optional("CBORName", md.CBORName)
+	optional("ValidationCode", md.ValidationCode)
 	optional("TimeFormat", md.TimeFormat)
 	optional("XMLNamespace", md.XMLNamespace)
 	if md.GlobalEndpoint != "" && p.pkg != "s3" {

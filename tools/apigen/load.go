@@ -30,7 +30,8 @@ type metadata struct {
 	TargetPrefix   string   `json:"targetPrefix"`
 	CBORName       string   `json:"slipwayCBORName"` // overlays only
 	XMLNamespace   string   `json:"xmlNamespace"`
-	TimeFormat     string   `json:"slipwayTimeFormat"` // overlays only
+	TimeFormat     string   `json:"slipwayTimeFormat"`     // overlays only
+	ValidationCode string   `json:"slipwayValidationCode"` // overlays only
 }
 
 type operation struct {
@@ -217,6 +218,7 @@ func mergeMetadata(b *metadata, o metadata) {
 	set(&b.ServiceID, o.ServiceID)
 	set(&b.TargetPrefix, o.TargetPrefix)
 	set(&b.CBORName, o.CBORName)
+	set(&b.ValidationCode, o.ValidationCode)
 	set(&b.TimeFormat, o.TimeFormat)
 	set(&b.XMLNamespace, o.XMLNamespace)
 	if o.Protocols != nil {

@@ -6,12 +6,13 @@ import "slipway/internal/aws/model"
 
 // Service describes AWS's CloudWatch Logs API, version 2014-03-28.
 var Service = &model.Service{
-	Name:         "logs",
-	ID:           "CloudWatch Logs",
-	SigningName:  "logs",
-	APIVersion:   "2014-03-28",
-	Protocols:    []model.Protocol{"json-1.1"},
-	TargetPrefix: "Logs_20140328",
+	Name:           "logs",
+	ID:             "CloudWatch Logs",
+	SigningName:    "logs",
+	APIVersion:     "2014-03-28",
+	Protocols:      []model.Protocol{"json-1.1"},
+	TargetPrefix:   "Logs_20140328",
+	ValidationCode: "InvalidParameterException",
 	Errors: map[string]model.ErrorShape{
 		"AccessDeniedException":          {Code: "AccessDeniedException", Status: 400, Sender: true},
 		"ConflictException":              {Code: "ConflictException", Status: 400, Sender: true},

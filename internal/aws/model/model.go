@@ -41,6 +41,9 @@ type Service struct {
 	XMLNamespace string
 	// TimeFormat of timestamps in XML answers; "" is ISO 8601 with milliseconds.
 	TimeFormat string
+	// ValidationCode is the code of violated limits where the protocol's usual
+	// one is not it.
+	ValidationCode string
 	// Global services are signed for us-east-1 whatever the region.
 	Global bool
 	// Errors by shape name.

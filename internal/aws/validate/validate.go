@@ -87,16 +87,12 @@ func (c *checker) coral() error {
 }
 
 func (c *checker) code() string {
+	if c.svc.ValidationCode != "" {
+		return c.svc.ValidationCode
+	}
 	for _, p := range c.svc.Protocols {
 		if p == model.Query {
 			return "ValidationError"
-		}
-	}
-	// A service without ValidationException that names bad parameters itself
-	// (CloudWatch Logs) wraps the same message in its own code.
-	if _, ok := c.svc.Errors["ValidationException"]; !ok {
-		if _, ok := c.svc.Errors["InvalidParameterException"]; ok {
-			return "InvalidParameterException"
 		}
 	}
 	return "ValidationException"
@@ -348,6 +344,8 @@ func pattern(p string) *regexp.Regexp {
 
 // translate rewrites what Java and RE2 spell differently.
 func translate(p string) string {
+	// All beyond the basic plane, in Java's UTF-16.
+	p = strings.ReplaceAll(p, `\uD800\uDC00-\uDBFF\uDFFF`, `\x{10000}-\x{10FFFF}`)
 	return strings.NewReplacer(`\p{IsLetter}`, `\p{L}`, `\p{Letter}`, `\p{L}`, `\p{ASCII}`, `[\x00-\x7F]`).Replace(unicodeEscapes.ReplaceAllString(p, `\x{$1}`))
 }
 
