@@ -23,6 +23,8 @@ const maxJob = 4 << 20 // bytes of a job document
 //	--tail FILE     instead of running a build, print the events of such a file, follow it, and end after the
 //	                done event; --from N starts with the event of that number
 //
+// With the events on stdout, the build dies with whoever reads them; use --events when it should not.
+//
 // SIGTERM and SIGINT stop the build: its phase becomes STOPPED. The exit status is 0 when the events were all
 // written, whatever became of the build, 2 for bad usage or a bad job, 1 otherwise.
 func Main(args []string) int {

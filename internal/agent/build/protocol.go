@@ -139,7 +139,8 @@ const (
 
 // Event is one thing that happened. Seq counts from 1 without gaps, so that a reader which was away can tell
 // where to go on. A phase's artifact, report and exported events come before its phase_end; the service shows
-// UPLOAD_ARTIFACTS as ended only when it has stored what those events announced (and may fail the phase).
+// UPLOAD_ARTIFACTS as ended only when it has stored what those events announced (and may fail the phase). A line
+// may be some megabytes long (a report with many messages): read with json.Decoder, not with a line scanner.
 type Event struct {
 	Seq      int64           `json:"seq"`
 	Time     time.Time       `json:"time"`

@@ -225,7 +225,7 @@ func appears(t *testing.T, name string) {
 // TestKilled kills the agent's process with SIGKILL amid a script; the next one reports code 7.
 func TestKilled(t *testing.T) {
 	if os.Getenv("AGENT_TEST_ROOT") != "" {
-		os.Exit(Main([]string{"--root", os.Getenv("AGENT_TEST_ROOT"), "--host", host, "--region", "us-east-1"}))
+		os.Exit(Main([]string{"--root", os.Getenv("AGENT_TEST_ROOT"), "--log-dir", os.Getenv("AGENT_TEST_ROOT") + "/log", "--host", host, "--region", "us-east-1"}))
 	}
 	s := newService(t)
 	root, dir := t.TempDir(), t.TempDir()

@@ -23,8 +23,8 @@ import (
 const DefaultRoot = "/opt/codedeploy-agent/deployment-root"
 
 type options struct {
-	endpoint, root, imds, host, region string
-	maxRevisions                       int
+	endpoint, root, imds, host, region, logDir string
+	maxRevisions                               int
 }
 
 // Main is `slipway agent codedeploy`. It returns the exit status: 0 after SIGTERM or SIGINT, 2 for bad usage.
@@ -36,6 +36,7 @@ func Main(args []string) int {
 	fl.StringVar(&o.imds, "imds", "", "metadata service (default from AWS_EC2_METADATA_SERVICE_ENDPOINT, else http://169.254.169.254)")
 	fl.StringVar(&o.host, "host", "", "host identifier (default the instance's ARN from the metadata service)")
 	fl.StringVar(&o.region, "region", "", "region (default from the metadata service)")
+	fl.StringVar(&o.logDir, "log-dir", DefaultLogDir, "directory of the agent's own log")
 	fl.IntVar(&o.maxRevisions, "max-revisions", 5, "revisions kept per deployment group")
 	if err := fl.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -50,6 +51,9 @@ func Main(args []string) int {
 	if o.endpoint == "" {
 		fmt.Fprintln(os.Stderr, "slipway agent codedeploy: no endpoint: set --endpoint or AWS_ENDPOINT_URL")
 		return 2
+	}
+	if os.Getenv("PATH") == "" { // hook scripts inherit it
+		os.Setenv("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
 	}
 	// An instance has little memory and the agent mostly waits: trade CPU for a small heap.
 	debug.SetGCPercent(30)
@@ -73,7 +77,7 @@ func firstEnv(names ...string) string {
 
 // serve waits until the metadata service says who this host is, then runs the agent.
 func serve(ctx context.Context, o options, out io.Writer) error {
-	log := slog.New(slog.NewTextHandler(out, nil))
+	log := newAgentLog(o.logDir, out)
 	meta := imds.New(o.imds)
 	if err := identify(ctx, meta, &o, log); err != nil {
 		return err
