@@ -127,7 +127,7 @@ func (x *executor) scripts(s *specification, event string) (string, []appspec.Sc
 	if _, err := os.Stat(archive); errors.Is(err, fs.ErrNotExist) {
 		return "", nil, nil
 	}
-	spec, err := readAppSpec(archive, s.AppSpecFilename)
+	spec, err := readAppSpec(archive, appSpecName(archive, s.AppSpecFilename))
 	if err != nil {
 		return "", nil, err
 	}
@@ -166,11 +166,7 @@ func readAppSpec(archive, name string) (*appspec.Spec, error) {
 // install is the Install event.
 func (x *executor) install(s *specification) error {
 	archive := x.l.archive(s)
-	name, err := x.appSpecName(archive, s.AppSpecFilename)
-	if err != nil {
-		return err
-	}
-	spec, err := readAppSpec(archive, name)
+	spec, err := readAppSpec(archive, appSpecName(archive, s.AppSpecFilename))
 	if err != nil {
 		return err
 	}
@@ -195,19 +191,20 @@ func (x *executor) install(s *specification) error {
 	return replaceFile(x.l.lastSuccessful(s.DeploymentGroupId), []byte(x.l.deployment(s)), 0o644)
 }
 
-// appSpecName finds the default file under either of its two endings.
-func (x *executor) appSpecName(archive, name string) (string, error) {
+// appSpecName finds the default file under either of its two endings. (AWS's agent does so for Install only and
+// then fails the hooks of a revision that has appspec.yaml.)
+func appSpecName(archive, name string) string {
 	other := map[string]string{"appspec.yml": "appspec.yaml", "appspec.yaml": "appspec.yml"}[name]
 	if other == "" {
-		return name, nil
+		return name
 	}
 	if _, err := os.Lstat(filepath.Join(archive, name)); err == nil {
-		return name, nil
+		return name
 	}
 	if _, err := os.Lstat(filepath.Join(archive, other)); err == nil {
-		return other, nil
+		return other
 	}
-	return name, nil
+	return name
 }
 
 // pruneRevisions removes the oldest deployments of the group, so that with the coming one at most

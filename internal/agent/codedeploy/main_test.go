@@ -38,7 +38,7 @@ func TestServe(t *testing.T) {
 	go func() {
 		done <- serve(ctx, options{endpoint: s.url, imds: meta.URL, root: root, logDir: filepath.Join(root, "log")}, io.Discard)
 	}()
-	for _, event := range []string{"DownloadBundle", "Install"} {
+	for _, event := range []string{"DownloadBundle", "BeforeInstall", "Install"} {
 		if st, d := s.event(ex, event); st != "Succeeded" {
 			t.Errorf("%s: %+v", event, d)
 		}
