@@ -33,7 +33,7 @@ func (d *Driver) loadImages() error {
 		}
 		d.images[img.ID] = img
 	}
-	return nil
+	return d.sweepLayers()
 }
 
 // Images implements machine.Driver.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 
 	"golang.org/x/sys/unix"
 
@@ -44,6 +45,12 @@ func dropCaps() error {
 	for _, c := range keptCaps {
 		keep |= 1 << c
 	}
+	// PID 1 alone may read the environments of other users' processes, by which
+	// it knows to which service they belong. As an inheritable capability outside
+	// of the bounding set it passes the execution of stage 2; see withoutInheritable.
+	if err := setCaps(keep|1<<unix.CAP_SYS_PTRACE, 1<<unix.CAP_SYS_PTRACE); err != nil {
+		return err
+	}
 	for c := uintptr(0); c <= 63; c++ {
 		if keep&(1<<c) != 0 {
 			continue
@@ -56,21 +63,36 @@ func dropCaps() error {
 			return fmt.Errorf("drop capability %d: %w", c, err)
 		}
 	}
+	return nil
+}
+
+// setCaps keeps those of the thread's permitted capabilities that are in keep.
+func setCaps(keep, inheritable uint64) error {
 	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	data := [2]unix.CapUserData{}
 	if err := unix.Capget(&hdr, &data[0]); err != nil {
 		return fmt.Errorf("read capabilities: %w", err)
 	}
 	for i := range data {
-		word := uint32(keep >> (32 * i))
-		data[i].Permitted &= word
-		data[i].Effective &= word
-		data[i].Inheritable = 0
+		data[i].Permitted &= uint32(keep >> (32 * i))
+		data[i].Effective &= uint32(keep >> (32 * i))
+		data[i].Inheritable = data[i].Permitted & uint32(inheritable>>(32*i))
 	}
 	if err := unix.Capset(&hdr, &data[0]); err != nil {
-		return fmt.Errorf("drop capabilities: %w", err)
+		return fmt.Errorf("set capabilities: %w", err)
 	}
 	return nil
+}
+
+// withoutInheritable runs f on a thread from which a child inherits none of
+// PID 1's own capabilities.
+func withoutInheritable(f func() error) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := setCaps(^uint64(0), 0); err != nil {
+		return err
+	}
+	return f()
 }
 
 // bootFile keeps the configuration in anonymous memory across the execution.

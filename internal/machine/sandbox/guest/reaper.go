@@ -64,7 +64,11 @@ func (r *reaper) start(path string, argv []string, attr *syscall.ProcAttr) (int,
 	ch := make(chan syscall.WaitStatus, 1)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	pid, err := syscall.ForkExec(path, argv, attr)
+	var pid int
+	err := withoutInheritable(func() (err error) {
+		pid, err = syscall.ForkExec(path, argv, attr)
+		return err
+	})
 	if err != nil {
 		return 0, nil, &os.PathError{Op: "exec", Path: argv[0], Err: err}
 	}

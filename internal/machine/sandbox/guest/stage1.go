@@ -154,6 +154,9 @@ func writeMaskEntry(path string, e wire.MaskEntry) error {
 		}
 		return os.Symlink(e.Data, path)
 	case wire.MaskGone:
+		if err = replaceable(path); err != nil {
+			return err
+		}
 		return unix.Mknod(path, unix.S_IFCHR, 0)
 	default:
 		return fmt.Errorf("unknown mask entry %q", e.Kind)
