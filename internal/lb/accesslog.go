@@ -132,6 +132,9 @@ func (l *accessLog) write(x *forward.Exchange) {
 func appendLog(b []byte, elb string, x *forward.Exchange) []byte {
 	now := time.Now()
 	kind := x.Options.Scheme
+	if x.HTTP2 {
+		kind = "h2"
+	}
 	if x.Upgraded {
 		kind = map[string]string{"http": "ws", "https": "wss"}[kind]
 	}

@@ -108,7 +108,7 @@ func compileGroup(g *TargetGroup) (*groupConf, error) {
 
 // compileTLS makes the front-end TLS configuration; crypto/tls chooses among the
 // certificates by SNI and the client's capabilities, the first one by default.
-func compileTLS(l *Listener) (*tls.Config, error) {
+func compileTLS(l *Listener, http2 bool) (*tls.Config, error) {
 	conf := &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
 	switch p := l.SSLPolicy; {
 	case strings.Contains(p, "TLS13-1-3"):
@@ -118,6 +118,9 @@ func compileTLS(l *Listener) (*tls.Config, error) {
 		conf.MinVersion = tls.VersionTLS10
 	case strings.Contains(p, "TLS13-1-1"), strings.Contains(p, "TLS-1-1"), strings.Contains(p, "FS-1-1"):
 		conf.MinVersion = tls.VersionTLS11
+	}
+	if http2 {
+		conf.NextProtos = []string{"h2", "http/1.1"}
 	}
 	certs := slices.Clone(l.Certificates)
 	slices.SortStableFunc(certs, func(a, b Certificate) int {

@@ -202,7 +202,7 @@ func compileTable(b *LoadBalancer, l *Listener, groups map[string]*group) (*tabl
 		return nil, err
 	}
 	if l.Protocol == "HTTPS" {
-		if t.tls, err = compileTLS(l); err != nil {
+		if t.tls, err = compileTLS(l, b.Attributes["routing.http2.enabled"] != "false"); err != nil {
 			return nil, err
 		}
 	}

@@ -80,6 +80,7 @@ type Exchange struct {
 	TLSErrors  int
 	Retried    int
 	Upgraded   bool
+	HTTP2      bool // the client spoke HTTP/2; set once per connection
 	// Cause explains a 4xx or 5xx that the load balancer made, for its log.
 	Cause string
 

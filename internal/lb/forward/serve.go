@@ -20,13 +20,14 @@ type clientConn struct {
 	pump   *pump
 	tls    *tls.ConnectionState
 	since  int64
+	stream bool   // an HTTP/2 stream's in-memory connection
 	over   []byte // of the next request, see restore
 	// bodyTaken is true when the request's body was read to its end.
 	bodyTaken bool
 }
 
 func (c *clientConn) closeIfIdle() {
-	if l := c.client.Load(); l != nil && c.idle.Load() {
+	if l := c.client.Load(); l != nil && c.idle.Load() && !c.stream {
 		l.kill(cutClosed)
 	}
 }
@@ -52,9 +53,18 @@ func (c *clientConn) run(nc net.Conn) {
 		state := t.ConnectionState()
 		c.tls, nc = &state, t
 		defer func() { _ = t.Close() }()
+		if state.NegotiatedProtocol == "h2" {
+			c.serveH2(t)
+			return
+		}
 	}
-	l := newLink(nc, clientBuffer)
 	c.x.Client = addrPort(nc.RemoteAddr())
+	c.loop(nc)
+}
+
+// loop serves requests until the connection ends.
+func (c *clientConn) loop(nc net.Conn) {
+	l := newLink(nc, clientBuffer)
 	c.since = coarse.Load()
 	c.srv.sweeper.add(l)
 	defer c.srv.sweeper.remove(l)
@@ -100,7 +110,7 @@ func (c *clientConn) readHead(l *link) (int, *h1.Error, error) {
 	x := &c.x
 	l.expireIn(x.Options.IdleTimeout)
 	c.idle.Store(true)
-	if c.srv.closing.Load() {
+	if c.srv.closing.Load() && !c.stream { // a stream's connection ends with its HTTP/2 connection
 		return 0, nil, net.ErrClosed
 	}
 	for started := false; ; {
@@ -206,6 +216,6 @@ func (c *clientConn) linger(l *link) {
 // keep reports whether the client connection may serve another request.
 func (c *clientConn) keep() bool {
 	x := &c.x
-	return x.Req.KeepAlive && !x.CloseAfter && !c.srv.closing.Load() &&
+	return x.Req.KeepAlive && !x.CloseAfter && (c.stream || !c.srv.closing.Load()) &&
 		coarse.Load()-c.since < int64(x.Options.ClientKeepAlive)
 }

@@ -32,6 +32,7 @@ type Server struct {
 	sweeper *Sweeper
 	options atomic.Pointer[Options]
 	tls     atomic.Pointer[tls.Config]
+	h2      *h2Server
 	closing atomic.Bool
 	ctx     context.Context
 	cancel  context.CancelFunc
@@ -45,6 +46,7 @@ type Server struct {
 func NewServer(s *Sweeper, r Router, c *Counters, o *Options, tlsConfig *tls.Config) *Server {
 	srv := &Server{Router: r, Counters: c, MaxConns: 100_000, sweeper: s, conns: map[*clientConn]struct{}{}}
 	srv.ctx, srv.cancel = context.WithCancel(context.Background())
+	srv.h2 = newH2Server()
 	srv.Configure(o, tlsConfig)
 	return srv
 }
@@ -110,6 +112,8 @@ func (s *Server) Shutdown(ctx context.Context) {
 		c.closeIfIdle()
 	}
 	s.mu.Unlock()
+	// GOAWAY to HTTP/2 connections; it waits for none of them, s.wg does.
+	_ = s.h2.base.Shutdown(ctx)
 	done := make(chan struct{})
 	go func() { s.wg.Wait(); close(done) }()
 	select {
