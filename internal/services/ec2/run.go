@@ -59,7 +59,14 @@ func (s *Service) runInstances(ctx context.Context, in *api.RunInstancesInput) (
 	if err != nil {
 		return nil, err
 	}
-	return s.runOutput(ctx, account, region, reservation)
+	out, err := s.runOutput(ctx, account, region, reservation)
+	if err != nil {
+		return nil, err
+	}
+	for i := range out.Instances {
+		out.Instances[i].State = apiState(statePending) // the answer is the launch, however quick the boot
+	}
+	return out, nil
 }
 
 var errTokenTaken = errors.New("ec2: client token was used meanwhile")
