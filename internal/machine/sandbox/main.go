@@ -6,7 +6,7 @@ import "slipway/internal/machine/sandbox/guest"
 // must run before anything else of the program does. The result is the exit status.
 func InitMain(args []string) int { return guest.InitMain(args) }
 
-// Multicall runs the stand-in command that the program was called as inside a
+// MultiCall runs the stand-in command that the program was called as inside a
 // machine (systemctl, journalctl, dnf, ...), if argv0 names one. main calls it
 // first, before it looks at arguments.
-func Multicall(argv0 string, args []string) (code int, ok bool) { return guest.Multicall(argv0, args) }
+func MultiCall(argv0 string, args []string) (code int, ok bool) { return guest.MultiCall(argv0, args) }

@@ -8,7 +8,7 @@ import (
 // The test binary is also the init of the machines that the tests boot, and
 // their systemctl.
 func TestMain(m *testing.M) {
-	if code, ok := Multicall(os.Args[0], os.Args[1:]); ok {
+	if code, ok := MultiCall(os.Args[0], os.Args[1:]); ok {
 		os.Exit(code)
 	}
 	if len(os.Args) > 1 && os.Args[1] == "init" {

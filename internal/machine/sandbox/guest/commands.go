@@ -26,9 +26,9 @@ var commands = map[string]func(args []string) int{
 // onlyIfMissing are stand-ins that a host's real program goes before.
 var onlyIfMissing = map[string]func(args []string) int{"sudo": sudo, "service": service_}
 
-// Multicall runs the command that the program was called as, if it is one of
+// MultiCall runs the command that the program was called as, if it is one of
 // the stand-ins: main calls it before anything else.
-func Multicall(argv0 string, args []string) (code int, ok bool) {
+func MultiCall(argv0 string, args []string) (code int, ok bool) {
 	name := filepath.Base(argv0)
 	f := commands[name]
 	if f == nil {
