@@ -28,6 +28,7 @@ import (
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/caller"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/model"
 	"slipway/internal/clock"
 	"slipway/internal/store"
 )
@@ -65,6 +66,8 @@ type world struct {
 	mux  *dispatch.Mux
 	svc  *Service
 	stop func()
+	via  store.Store    // the store as the service gets it; nil: store
+	runs map[string]int // how often agents ran an event
 }
 
 type testInstance struct {
@@ -98,7 +101,7 @@ func newWorld(t *testing.T) *world {
 	w := &world{
 		t: t, store: st, dir: t.TempDir(), clock: clock.Real, instances: map[string]*testInstance{}, health: map[string]string{},
 		hooks: map[string]string{}, alarms: map[string]string{}, objects: map[string]string{"bucket/app.zip": "", "bucket/next.zip": ""},
-		streams: map[string]bool{}, fewest: 1 << 30, behave: func(string, string, string) outcome { return outcome{} },
+		streams: map[string]bool{}, runs: map[string]int{}, fewest: 1 << 30, behave: func(string, string, string) outcome { return outcome{} },
 	}
 	t.Cleanup(func() {
 		if w.stop != nil {
@@ -117,7 +120,7 @@ func (w *world) start() *world {
 	mux := dispatch.New()
 	w.fakes(mux)
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
-	svc, err := New(Deps{Store: w.store, Mux: mux, Clock: w.clock, Dir: w.dir, Log: log})
+	svc, err := New(Deps{Store: w.serviceStore(), Mux: mux, Clock: w.clock, Dir: w.dir, Log: log})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -134,6 +137,13 @@ func (w *world) start() *world {
 		w.stop = nil
 	}
 	return w
+}
+
+func (w *world) serviceStore() store.Store {
+	if w.via != nil {
+		return w.via
+	}
+	return w.store
 }
 
 func (w *world) emit(table store.Table[dummy], id, state string) {
@@ -401,10 +411,11 @@ func (w *world) agentTurn(poll, ctx context.Context, id string) error {
 	if o.silent {
 		return nil
 	}
-	ack, err := dispatch.Call(ctx, mux, cmds.OpPutHostCommandAcknowledgement, &cmds.PutHostCommandAcknowledgementInput{HostCommandIdentifier: c.HostCommandIdentifier})
+	ack, err := persist(ctx, w, cmds.OpPutHostCommandAcknowledgement, &cmds.PutHostCommandAcknowledgementInput{HostCommandIdentifier: c.HostCommandIdentifier})
 	if err != nil || *ack.CommandStatus != "InProgress" {
 		return err
 	}
+	w.locked(func() { w.runs[spec.DeploymentId+" "+id+" "+*c.CommandName]++ })
 	if o.hold != nil {
 		select {
 		case <-o.hold:
@@ -424,16 +435,28 @@ func (w *world) complete(ctx context.Context, c *cmds.HostCommandInstance, o out
 	if err != nil {
 		return err
 	}
-	for range 2 { // failures are sent twice; and whoever hears nothing sends again
-		w.mu.Lock()
-		mux := w.mux
-		w.mu.Unlock()
-		_, err = dispatch.Call(ctx, mux, cmds.OpPutHostCommandComplete, &cmds.PutHostCommandCompleteInput{
+	for range 2 { // AWS's agent sends failures twice
+		_, err = persist(ctx, w, cmds.OpPutHostCommandComplete, &cmds.PutHostCommandCompleteInput{
 			CommandStatus: &status, HostCommandIdentifier: c.HostCommandIdentifier,
 			Diagnostics: &cmds.Envelope{Format: ptr("JSON"), Payload: ptr(string(payload))},
 		})
 	}
 	return err
+}
+
+// persist calls until the service answers: agents do not give up while the
+// server is away.
+func persist[I, O any](ctx context.Context, w *world, op *model.Op[I, O], in *I) (*O, error) {
+	for {
+		w.mu.Lock()
+		mux := w.mux
+		w.mu.Unlock()
+		out, err := dispatch.Call(ctx, mux, op, in)
+		if err == nil || awserr.As(err) != nil || ctx.Err() != nil {
+			return out, err
+		}
+		time.Sleep(time.Millisecond)
+	}
 }
 
 func readSpecification(ctx context.Context, mux *dispatch.Mux, c *cmds.HostCommandInstance, id string) (*specification, error) {
