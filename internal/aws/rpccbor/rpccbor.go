@@ -151,7 +151,7 @@ func (d *decoder) timestamp(raw any, v reflect.Value) error {
 	}
 	f, _, ok := number(raw)
 	if !ok {
-		if t, isTime := raw.(time.Time); isTime {
+		if t, isTime := raw.(time.Time); isTime && !t.IsZero() { // zero: NaN or infinity
 			model.Alloc(v).Set(reflect.ValueOf(t.UTC()))
 			return nil
 		}
