@@ -34,6 +34,9 @@ type Options struct {
 	Clock clock.Clock
 	// Log receives what no caller can be told; nil means slog.Default.
 	Log *slog.Logger
+	// Hide are further paths of the host that no machine may see. Nearly all of
+	// the host is hidden anyway; see hostMask.
+	Hide []string
 	// NoEgress keeps machines from the outside world.
 	NoEgress bool
 }
@@ -300,7 +303,7 @@ func (d *Driver) hostMask() ([]wire.MaskEntry, error) {
 	d.mask.mu.Lock()
 	defer d.mask.mu.Unlock()
 	if now := clock.Real.Now(); d.mask.entries == nil || now.Sub(d.mask.at) > maskFresh {
-		entries, err := hostMask("/", []string{d.paths.data})
+		entries, err := hostMask("/", append([]string{d.paths.data}, d.opts.Hide...))
 		if err != nil {
 			return nil, err
 		}

@@ -14,5 +14,8 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "init" {
 		os.Exit(InitMain(os.Args[2:]))
 	}
+	if dir := os.Getenv(crashEnv); dir != "" {
+		crashServer(dir)
+	}
 	os.Exit(m.Run())
 }

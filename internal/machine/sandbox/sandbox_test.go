@@ -52,19 +52,3 @@ func TestConformance(t *testing.T) {
 		return d
 	}})
 }
-
-func TestEgress(t *testing.T) {
-	d := open(t)
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- d.Run(ctx) }()
-	defer func() { cancel(); <-done }()
-	if _, err := d.Boot(t.Context(), machine.Spec{ID: "i-0001", PrivateIP: "172.31.0.10"}); err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range []string{"getent hosts proxy.golang.org ip-172-31-0-10.ec2.internal; ip route get 8.8.8.8", "curl -sS -m 20 -o /dev/null -w '%{http_code} %{time_total} %{speed_download}\\n' https://proxy.golang.org/golang.org/x/sys/@v/list",
-		"curl -sS -m 2 http://172.31.9.9/; curl -sS -m 2 http://169.254.0.9/ ; curl -sS -m 2 http://10.255.255.254:1/; ping -c1 -W1 8.8.8.8; true"} {
-		out, code := run(t, d, "i-0001", "sh", "-c", c)
-		t.Logf("%s -> %d\n%s", c, code, out)
-	}
-}
