@@ -77,6 +77,8 @@ func (p *packagePlan) emitService(b *bytes.Buffer) {
 		}
 	}
 	optional("TargetPrefix", md.TargetPrefix)
+	optional("AltTargetPrefix", md.AltTarget)
+	optional("AltSigningName", md.AltSigning)
 	optional("CBORName", md.CBORName)
 	optional("ValidationCode", md.ValidationCode)
 	optional("TimeFormat", md.TimeFormat)

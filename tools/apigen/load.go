@@ -28,7 +28,9 @@ type metadata struct {
 	Protocols      []string `json:"slipwayProtocols"` // overlays only: the names in package model
 	ServiceID      string   `json:"serviceId"`
 	TargetPrefix   string   `json:"targetPrefix"`
-	CBORName       string   `json:"slipwayCBORName"` // overlays only
+	CBORName       string   `json:"slipwayCBORName"`        // overlays only
+	AltTarget      string   `json:"slipwayAltTargetPrefix"` // overlays only
+	AltSigning     string   `json:"slipwayAltSigningName"`  // overlays only
 	XMLNamespace   string   `json:"xmlNamespace"`
 	TimeFormat     string   `json:"slipwayTimeFormat"`     // overlays only
 	ValidationCode string   `json:"slipwayValidationCode"` // overlays only
@@ -217,6 +219,8 @@ func mergeMetadata(b *metadata, o metadata) {
 	set(&b.Protocol, o.Protocol)
 	set(&b.ServiceID, o.ServiceID)
 	set(&b.TargetPrefix, o.TargetPrefix)
+	set(&b.AltTarget, o.AltTarget)
+	set(&b.AltSigning, o.AltSigning)
 	set(&b.CBORName, o.CBORName)
 	set(&b.ValidationCode, o.ValidationCode)
 	set(&b.TimeFormat, o.TimeFormat)

@@ -6,12 +6,14 @@ import "slipway/internal/aws/model"
 
 // Service describes AWS's CodeDeploy Commands API, version 2014-10-06.
 var Service = &model.Service{
-	Name:         "codedeploycommands",
-	ID:           "CodeDeploy Commands",
-	SigningName:  "codedeploy-commands",
-	APIVersion:   "2014-10-06",
-	Protocols:    []model.Protocol{"json-1.1"},
-	TargetPrefix: "CodeDeployCommandService_v20141006",
+	Name:            "codedeploycommands",
+	ID:              "CodeDeploy Commands",
+	SigningName:     "codedeploy-commands",
+	APIVersion:      "2014-10-06",
+	Protocols:       []model.Protocol{"json-1.1"},
+	TargetPrefix:    "CodeDeployCommandService_v20141006",
+	AltTargetPrefix: "CodeDeployCommandService",
+	AltSigningName:  "codedeploy-commands-secure",
 	Errors: map[string]model.ErrorShape{
 		"ClientException": {Code: "ClientException", Status: 400, Sender: true},
 		"ServerException": {Code: "ServerException", Status: 500, Sender: false},

@@ -105,6 +105,9 @@ func (m *Mux) Handler(cfg Config) http.Handler {
 		if p := s.model.TargetPrefix; p != "" {
 			h.byTarget[p] = s
 		}
+		if p := s.model.AltTargetPrefix; p != "" {
+			h.byTarget[p] = s
+		}
 		if n := s.model.CBORName; n != "" {
 			h.byCBOR[n] = s
 		}
@@ -369,7 +372,11 @@ func (x *exchange) authenticate(sig *sigv4.Request, sigErr error, hash string) (
 	if x.h.Keys == nil {
 		return nil, sigv4.Error(x.t.proto, &sigv4.Problem{Kind: sigv4.UnknownKey, Detail: "The security token included in the request is invalid."})
 	}
-	res, err := sigv4.Verify(x.ctx, x.r, sig, x.h.Keys, sigv4.Options{SigningName: svc.SigningName,
+	name := svc.SigningName
+	if svc.AltSigningName != "" && sig.Service == svc.AltSigningName {
+		name = svc.AltSigningName
+	}
+	res, err := sigv4.Verify(x.ctx, x.r, sig, x.h.Keys, sigv4.Options{SigningName: name,
 		S3: x.t.proto == model.RESTXML, PayloadHash: hash, HostBucket: x.h.hostBucket(x.r.Host), Now: x.h.Now()})
 	if err != nil {
 		return nil, sigv4.Error(x.t.proto, err)
@@ -418,7 +425,7 @@ func s3IDs(id string) (request, host string) {
 	return request, base64.StdEncoding.EncodeToString(sum[:])
 }
 
-// gone says that the client no longer waits.
+// gone says that the request was given up: the client left, or the server ends.
 func gone(ctx context.Context, err error) bool {
 	return ctx.Err() != nil && errors.Is(err, context.Canceled)
 }

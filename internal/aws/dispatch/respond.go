@@ -140,10 +140,11 @@ func (x *exchange) fail(err error) {
 	ae := awserr.As(err)
 	if ae == nil || ae.Code == "" {
 		if gone(x.ctx, err) {
-			x.status, x.code = 499, "ClientGone"
-			return
+			// Seldom read; but silence would be a 200 to a client that is still there.
+			ae = awserr.New("ServiceUnavailable", "The request was interrupted. Please try again.").WithStatus(http.StatusServiceUnavailable)
+		} else {
+			ae = x.internal(err)
 		}
-		ae = x.internal(err)
 	} else if ae.Status >= 500 && ae.Status != http.StatusNotImplemented {
 		x.h.Log.Error("request failed", "request", x.id, "service", x.serviceName(), "operation", x.t.op, "error", err)
 	} else if ae.Cause != nil {

@@ -36,6 +36,9 @@ type Service struct {
 	APIVersion   string // "2014-10-06"
 	Protocols    []Protocol
 	TargetPrefix string // X-Amz-Target prefix of the JSON protocols
+	// AltTargetPrefix and AltSigningName reach the same service by another
+	// name: the CodeDeploy agent has two.
+	AltTargetPrefix, AltSigningName string
 	// CBORName is the service's name in rpc-v2-cbor's path.
 	CBORName     string
 	XMLNamespace string
