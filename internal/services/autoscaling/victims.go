@@ -41,12 +41,17 @@ func selectVictim(w *world, have []*Instance) *Instance {
 	if len(left) == 0 {
 		return nil
 	}
-	// What EC2 has already lost goes before what still serves.
+	// What serves nobody goes before what does: lost instances, then those
+	// that are not in service yet. AWS does not say; ending the one that
+	// works while another may yet fail would leave the group with less.
 	left = lowest(left, func(i *Instance) int64 {
-		if i.Health == "Unhealthy" {
+		switch {
+		case i.Health == "Unhealthy":
 			return 0
+		case i.State != inService:
+			return 1
 		}
-		return 1
+		return 2
 	})
 	for _, policy := range w.group.Policies {
 		left = narrow(w, left, policy)
