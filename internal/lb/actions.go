@@ -89,8 +89,9 @@ func (f *compiledForward) group() *group {
 
 const maxLocation = 8 << 10
 
-// redirect fills x.Reply; false when the URL is too long.
-func redirect(x *forward.Exchange, r *Redirect) bool {
+// redirect fills x.Reply; false when the URL is too long. ports maps AWS's ports of
+// the load balancer's listeners to the real ones, for clients that came by those.
+func redirect(x *forward.Exchange, r *Redirect, ports map[string]string) bool {
 	path, query, _ := x.Req.Path()
 	host := string(hostName(x.Req.Host))
 	repl := strings.NewReplacer("#{protocol}", strings.ToUpper(x.Options.Scheme), "#{host}", host,
@@ -106,7 +107,11 @@ func redirect(x *forward.Exchange, r *Redirect) bool {
 		q = repl.Replace(*r.Query)
 	}
 	scheme := strings.ToLower(part(r.Protocol, "#{protocol}"))
-	url := scheme + "://" + part(r.Host, "#{host}") + ":" + part(r.Port, "#{port}") + part(r.Path, "/#{path}")
+	port := part(r.Port, "#{port}")
+	if real := ports[port]; real != "" && forward.Shifted(x.Req.Host, x.Options) {
+		port = real
+	}
+	url := scheme + "://" + part(r.Host, "#{host}") + ":" + port + part(r.Path, "/#{path}")
 	if q != "" {
 		url += "?" + q
 	}

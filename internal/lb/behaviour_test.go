@@ -71,6 +71,18 @@ func TestRulesRedirectsAndFixedResponses(t *testing.T) {
 	if loc := res.Header.Get("Location"); res.StatusCode != 301 || loc != "https://x.test:443/new/old?a=b" {
 		t.Error(res.StatusCode, loc)
 	}
+	// A client of a shifted port is sent to shifted ports, and targets see its Host.
+	real := r.addr()[strings.LastIndexByte(r.addr(), ':'):]
+	r.snap.LoadBalancers[0].Listeners[0].Rules[5].Actions[0].Redirect.Port = "80"
+	r.apply()
+	q.Host = "x.test" + real
+	if res, err = c.Do(q); err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	if loc := res.Header.Get("Location"); loc != "https://x.test"+real+"/new/old?a=b" {
+		t.Error(loc)
+	}
 }
 
 func TestStickinessAndAccessLog(t *testing.T) {
@@ -140,7 +152,7 @@ func TestDrainingCutsWhatTakesTooLong(t *testing.T) {
 		fmt.Fprint(w, "finished")
 	})
 	t.Cleanup(func() { close(hold) })
-	r.snap.TargetGroups[0].Attributes["deregistration_delay.timeout_seconds"] = "10" // one second at scale 10
+	r.snap.TargetGroups[0].Attributes["deregistration_delay.timeout_seconds"] = "50" // one second at the rig's scale
 	r.apply()
 	r.healthy(1)
 	events := make(chan Event, 100)

@@ -52,7 +52,7 @@ func (r *rig) start() {
 	done := make(chan error, 1)
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
 	go func() {
-		done <- serve(ctx, socket, filepath.Join(r.dir, "state.json"), listenHere, clock.Scaled(10, time.Time{}), log)
+		done <- serve(ctx, socket, filepath.Join(r.dir, "state.json"), listenHere, clock.Scaled(50, time.Time{}), log)
 	}()
 	r.client = NewClient(socket)
 	var once atomic.Bool

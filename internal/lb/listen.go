@@ -112,7 +112,7 @@ func (p *Process) applyListener(b *balancer, t *table) {
 		l.srv.Configure(&t.options, t.tls)
 		return
 	}
-	f := &front{lb: b, sealer: p.sealer}
+	f := &front{lb: b, sealer: p.sealer, log: p.log}
 	f.table.Store(t)
 	next := &listener{arn: arn, addr: t.listener.Address, front: f}
 	next.srv = forward.NewServer(p.sweeper, f, &b.conns, &t.options, t.tls)

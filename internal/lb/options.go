@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"crypto/tls"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -77,6 +78,9 @@ func compileOptions(b *LoadBalancer, l *Listener) (forward.Options, error) {
 		XFFPort:         a.flag("routing.http.xff_client_port.enabled"),
 		TLSHeaders:      a.flag("routing.http.x_amzn_tls_version_and_cipher_suite.enabled"),
 		HideServer:      l.Attributes["routing.http.response.server.enabled"] == "false",
+	}
+	if ap, err := netip.ParseAddrPort(l.Address); err == nil {
+		o.RealPort = int(ap.Port())
 	}
 	if o.Scheme != "http" && o.Scheme != "https" {
 		return o, fmt.Errorf("listener %s: protocol %q", l.ARN, l.Protocol)

@@ -3,6 +3,9 @@ package lb
 import (
 	"crypto/tls"
 	"fmt"
+	"log/slog"
+	"net"
+	"strconv"
 	"sync/atomic"
 
 	"slipway/internal/lb/forward"
@@ -15,14 +18,16 @@ type front struct {
 	lb     *balancer
 	table  atomic.Pointer[table]
 	sealer sealer
+	log    *slog.Logger
 }
 
 // balancer is a load balancer at run time.
 type balancer struct {
-	arn, name string
-	stats     lbStats
-	conns     forward.Counters
-	log       atomic.Pointer[accessLog] // nil when access logs are off
+	arn, name              string
+	stats                  lbStats
+	conns                  forward.Counters
+	explainedAt, explained atomic.Int64
+	log                    atomic.Pointer[accessLog] // nil when access logs are off
 }
 
 // table is a listener's configuration, compiled. Immutable.
@@ -31,6 +36,7 @@ type table struct {
 	rules    []rule // ascending priority, the default rule last
 	options  forward.Options
 	tls      *tls.Config
+	ports    map[string]string // AWS's port -> the real one, of the balancer's listeners
 }
 
 // What an Exchange's Note holds.
@@ -73,7 +79,7 @@ func (f *front) act(x *forward.Exchange, a *compiledAction) {
 		x.Reply = forward.Reply{Status: a.fixed.StatusCode, ContentType: a.fixed.ContentType, Body: a.fixed.Body}
 	case a.redirect != nil:
 		x.Action, x.Note[noteAction] = forward.ActionReply, 3
-		if redirect(x, a.redirect) {
+		if redirect(x, a.redirect, f.table.Load().ports) {
 			f.lb.stats.redirects.Add(1)
 			return
 		}
@@ -174,13 +180,38 @@ func (f *front) forwarded(x *forward.Exchange) {
 		t.stats.observe(x.FirstByte.Sub(x.Sent))
 	} else {
 		s.selfMade(x.Status)
+		f.explain(x, t)
 	}
 	t.ep.Release()
 }
 
+const explanationsPerSecond = 10
+
+// explain logs why a target's request ended with an error that the load balancer
+// made: AWS leaves its users guessing. At most a few per second.
+func (f *front) explain(x *forward.Exchange, t *target) {
+	if x.Status < 500 {
+		return
+	}
+	now := x.Start.Unix()
+	if f.lb.explainedAt.Swap(now) != now {
+		f.lb.explained.Store(0)
+	}
+	if f.lb.explained.Add(1) > explanationsPerSecond {
+		return
+	}
+	f.log.Warn("a request failed at its target", "status", x.Status, "cause", x.Cause, "target", t.conf.ID, "address", t.ep.Addr,
+		"group", t.group.arn, "trace", string(x.Trace), "retried", x.Retried)
+}
+
 // compileTable checks and compiles a listener.
 func compileTable(b *LoadBalancer, l *Listener, groups map[string]*group) (*table, error) {
-	t := &table{listener: *l}
+	t := &table{listener: *l, ports: map[string]string{}}
+	for _, o := range b.Listeners {
+		if _, port, err := net.SplitHostPort(o.Address); err == nil {
+			t.ports[strconv.Itoa(o.Port)] = port
+		}
+	}
 	for i := range l.Rules {
 		r, err := compileRule(&l.Rules[i])
 		if err != nil {

@@ -8,7 +8,10 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"slipway/internal/lb/h1"
 )
@@ -17,6 +20,7 @@ import (
 const (
 	dialTimeout      = 10 * time.Second
 	handshakeTimeout = 10 * time.Second
+	silenceTimeout   = 5 * time.Second
 	maxIdlePerTarget = 1024
 )
 
@@ -147,7 +151,7 @@ func (e *Endpoint) get(ctx context.Context, fresh, careful bool) (*targetConn, e
 }
 
 func (e *Endpoint) dial(ctx context.Context) (*targetConn, error) {
-	d := net.Dialer{Timeout: dialTimeout, KeepAlive: -1}
+	d := net.Dialer{Timeout: dialTimeout, KeepAlive: -1, Control: giveUpOnSilence}
 	d.SetMultipathTCP(false)
 	nc, err := d.DialContext(ctx, "tcp", e.Addr)
 	if err != nil {
@@ -172,6 +176,16 @@ func (e *Endpoint) dial(ctx context.Context) (*targetConn, error) {
 		e.active.Add(1)
 	}
 	return c, nil
+}
+
+// giveUpOnSilence bounds how long sent bytes may stay unacknowledged: a target whose
+// machine is gone answers nothing, not even a reset.
+func giveUpOnSilence(_, _ string, rc syscall.RawConn) error {
+	var err error
+	cerr := rc.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(silenceTimeout.Milliseconds()))
+	})
+	return errors.Join(cerr, err)
 }
 
 // put gives a connection back for the next request.

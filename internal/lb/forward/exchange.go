@@ -116,8 +116,11 @@ const (
 // Options are the load balancer attributes that the hot path obeys. Immutable
 // once given to a Server.
 type Options struct {
-	Scheme          string // http or https
-	Port            int    // the listener's port in AWS's terms
+	Scheme string // http or https
+	Port   int    // the listener's port in AWS's terms
+	// RealPort is where clients really connect; it differs from Port when the host
+	// shifts ports. A Host that names it is what the client sees: it stays.
+	RealPort        int
 	IdleTimeout     time.Duration
 	ClientKeepAlive time.Duration
 	Desync          Desync

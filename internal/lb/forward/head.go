@@ -95,7 +95,7 @@ func (c *clientConn) requestHead(b []byte) []byte {
 // port other than 80 and 443 and strips those two (ALB user guide, "Host header
 // preservation").
 func appendHost(b, host []byte, o *Options) []byte {
-	if o.PreserveHost {
+	if o.PreserveHost || Shifted(host, o) {
 		return append(b, host...)
 	}
 	name := stripPort(host)
@@ -105,6 +105,26 @@ func appendHost(b, host []byte, o *Options) []byte {
 		b = strconv.AppendInt(b, int64(o.Port), 10)
 	}
 	return b
+}
+
+// Shifted reports whether the client addressed a port that stands for another one
+// of AWS's: links that a target makes from Host must lead back to it.
+func Shifted(host []byte, o *Options) bool {
+	if o.RealPort == o.Port || o.RealPort == 0 {
+		return false
+	}
+	name := stripPort(host)
+	if len(name) == len(host) {
+		return false
+	}
+	n := 0
+	for _, c := range host[len(name)+1:] {
+		if c < '0' || c > '9' || n > 65535 {
+			return false
+		}
+		n = n*10 + int(c-'0')
+	}
+	return n == o.RealPort
 }
 
 func stripPort(host []byte) []byte {
