@@ -169,4 +169,3 @@ func (r *Request) connection(v []byte) {
 		v = rest
 	}
 }
-
