@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	as "slipway/internal/api/autoscaling"
 	api "slipway/internal/api/codedeploy"
@@ -24,7 +25,7 @@ type instance struct {
 	state string
 	zone  string
 	tags  map[string]string
-	// service is the instance's LifecycleState in its Auto Scaling group.
+	// lifecycle is the instance's LifecycleState in its Auto Scaling group.
 	lifecycle string
 }
 
@@ -35,6 +36,10 @@ func (i instance) ended() bool { return i.state == "terminated" || i.state == "s
 
 // maxTargets is AWS's quota of instances in one deployment.
 const maxTargets = 2000
+
+// startLimit is how long a deployment tries to begin while other services do
+// not answer as they should.
+const startLimit = 10 * time.Minute
 
 // start resolves the targets of a created deployment and begins it; a
 // deployment that cannot begin ends at once, saying why.
@@ -58,6 +63,9 @@ func (s *Service) start(ctx context.Context, row *deploymentRow) error {
 	}
 	if info := new(refusal); errors.As(err, &info) {
 		return s.reject(ctx, row.Key, &info.ErrorInfo)
+	}
+	if awserr.Is(err, "NotImplemented") || err != nil && s.clock.Since(d.CreatedAt) > startLimit {
+		return s.reject(ctx, row.Key, &ErrorInfo{api.ErrorCodeInternalError, fmt.Sprintf("The deployment could not begin: %v", err)})
 	}
 	if err != nil {
 		return err

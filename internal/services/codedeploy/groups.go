@@ -186,6 +186,9 @@ func (s *Service) launchDeployment(ctx context.Context, row *groupRow, instance 
 		new.ID, new.Creator, new.Only, new.Launch = id, creator, []string{instance}, &launch
 		new.Revision, new.Version, new.RevisionKey, new.FileExists = last.Revision, last.Version, last.RevisionKey, last.FileExists
 		new.Minimum, new.Zonal = MinimumHealthy{Type: api.MinimumHealthyHostsTypeHostCount}, nil
+		// An alarm must not keep a group from replacing what it lost, and
+		// there is nothing to roll back to but this very revision.
+		new.Alarms, new.AutoRollback = nil, nil
 		new.Description = fmt.Sprintf("Deployment to instance %s, which Auto Scaling group %s launches", instance, launch.ScalingGroup)
 		if launch.Terminating {
 			new.Description = fmt.Sprintf("Deployment to instance %s, which Auto Scaling group %s terminates", instance, launch.ScalingGroup)
@@ -281,17 +284,34 @@ func (s *Service) newcomers(ctx context.Context, row *groupRow, root *deployment
 			case in.lifecycle == "Pending:Proceed":
 				wait = true
 			case in.lifecycle == pendingWait:
-				busy, err := activeTargets(r, row.Account, row.Region, in.id)
+				busy, err := s.launching(r, row, in, root.Doc.RevisionKey)
 				if err != nil {
 					return err
 				}
-				wait = wait || len(busy) > 0
+				wait = wait || busy
 			}
 		}
 		return nil
 	})
 	slices.Sort(outdated)
 	return outdated, wait, err
+}
+
+// launching says whether an instance that waits in our hook was given another
+// revision than key: whether it needs another deployment shows once it is in
+// service.
+func (s *Service) launching(r store.Reader, row *groupRow, in instance, key string) (bool, error) {
+	for _, a := range row.Doc.Scaling {
+		if a.Name != in.tags["group"] {
+			continue
+		}
+		d, err := deployments.Get(r, row.Account, row.Region, derivedID(row.Doc.ID, in.id, a.Hook, api.DeploymentCreatorAutoscaling))
+		if errors.Is(err, store.ErrNotFound) {
+			return false, nil
+		}
+		return err == nil && d.Doc.RevisionKey != key, err
+	}
+	return false, nil
 }
 
 // ensureHooks installs the lifecycle hooks that are not in place yet.

@@ -98,8 +98,7 @@ func (s *Service) saveCursor(ctx context.Context, row *store.Row[cursor]) error 
 	return s.store.Update(ctx, func(tx store.Tx) error {
 		fresh, err := cursors.Get(tx, "", "", row.ID)
 		if errors.Is(err, store.ErrNotFound) { // the store was reset
-			row.Doc.Seq = 0
-			_, err := cursors.Insert(tx, "", "", row.ID, cursor{}, "Created", nil)
+			_, err := cursors.Insert(tx, "", "", row.ID, row.Doc, "Created", nil)
 			return err
 		}
 		if err != nil {
