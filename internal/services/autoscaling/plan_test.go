@@ -289,3 +289,34 @@ func TestGraceEndsBeforeELBCounts(t *testing.T) {
 		t.Fatalf("stopped within grace: %v", acts)
 	}
 }
+
+// TestRebalanceLaunchesFirst: the instance in the fullest zone stays until
+// the one that replaces it is in service.
+func TestRebalanceLaunchesFirst(t *testing.T) {
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	w := &world{now: now, pick: func(int) int { return 0 }, ec2: map[string]machineState{}, targets: map[string]map[string]string{},
+		group: &Group{Desired: 3, Max: 3, HealthTypes: "EC2", Policies: []string{"OldestInstance"}, Places: []place{{Zone: "a"}, {Zone: "b"}}}}
+	for n := range 3 {
+		i := launchedAt(fmt.Sprintf("i%d", n), "a", "1", time.Duration(9-n)*time.Hour, now)
+		w.instances = append(w.instances, i)
+		w.ec2[i.ID] = machineState{State: "running"}
+	}
+	acts, _ := plan(w)
+	if len(acts) != 1 || acts[0].verb != doLaunch || acts[0].place.Zone != "b" || !acts[0].rebal {
+		t.Fatalf("plan %v, want one launch in b", acts)
+	}
+	fresh := &Instance{ID: "new", Zone: "b", State: pending, Health: "Healthy", Launched: now, Rebalance: true}
+	w.instances, w.ec2["new"] = append(w.instances, fresh), machineState{State: "pending"}
+	if acts, _ = plan(w); len(acts) != 0 {
+		t.Fatalf("while it boots: %v", acts)
+	}
+	fresh.State, w.ec2["new"] = pendingWait, machineState{State: "running"}
+	fresh.Actions = []action{{Hook: "h", Heartbeat: now.Add(time.Hour), Limit: now.Add(time.Hour)}}
+	if acts, _ = plan(w); len(acts) != 0 {
+		t.Fatalf("while it waits for its hook: %v", acts)
+	}
+	fresh.State, fresh.Rebalance = inService, false
+	if acts, _ = plan(w); len(acts) != 1 || acts[0].verb != doTerminate || acts[0].instance.ID != "i0" {
+		t.Fatalf("in service: %v, want i0 terminated", acts)
+	}
+}
