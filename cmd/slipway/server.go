@@ -199,9 +199,9 @@ func (s *server) handler(started time.Time) http.Handler {
 		Keys: s.iam, AuthAny: s.opts.Auth == "any", Account: s.opts.Account, Now: time.Now, Log: s.log,
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// Only these paths are ours: an object's key may hold what ServeMux
-		// would clean, such as "//".
-		if strings.HasPrefix(r.URL.Path, "/_") || strings.HasPrefix(r.URL.Path, codecommit.Prefix) {
+		// Only these paths are ours, and a bucket cannot have their names: an
+		// object's key may hold what ServeMux would clean, such as "//".
+		if strings.HasPrefix(r.URL.Path, admin.Prefix) || r.URL.Path == "/_localstack/health" || strings.HasPrefix(r.URL.Path, codecommit.Prefix) {
 			mux.ServeHTTP(w, r)
 			return
 		}

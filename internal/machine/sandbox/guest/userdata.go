@@ -37,10 +37,11 @@ func (in *Init) runUserData() {
 	}
 	in.setUserData("running")
 	if err := in.userDataOnce(data, dir, done); err != nil {
-		in.console.printf("user data failed: %v", err)
+		in.console.printf("user data finished: %v", err)
 		in.finish("failed: " + err.Error())
 		return
 	}
+	in.console.printf("user data finished: ok")
 	in.finish("done")
 }
 
