@@ -1,6 +1,7 @@
 # make help tells what there is. Everything needs Linux, Go, git and make;
 # what else is missing is installed and named.
 export CGO_ENABLED = 0
+SHELL := /bin/bash
 GO      ?= go
 BIN     := slipway
 TIMEOUT ?= 20m
@@ -28,14 +29,16 @@ unit: ## unit tests, and replays of AWS's own wire snapshots
 	cd examples/todo && $(GO) vet ./... && $(GO) test ./...
 
 scenarios: build ## the real thing: deploy, roll back, kill -9, clean up (root)
-	cd test/scenarios && SLIPWAY=$(CURDIR)/$(BIN) $(GO) test -count=1 -timeout $(TIMEOUT) -v ./...
+	cd test/scenarios && SLIPWAY=$(CURDIR)/$(BIN) $(GO) test -count=1 -timeout $(TIMEOUT) -v . | grep -v '^=== '; exit $${PIPESTATUS[0]}
 
 check: ## formatting and vet
 	@test -z "$$(gofmt -l cmd internal test tools examples | grep -v zz_generated)" || { gofmt -l cmd internal test tools examples; exit 1; }
 	$(GO) vet ./...
 
-bench: build ## figures: boot, push to live, replacement, load balancer beside nginx
-	cd test/bench && SLIPWAY=$(CURDIR)/$(BIN) $(GO) run .
+bench: build ## figures: boot, push to live, replacement, load balancer beside nginx (run it alone)
+	cd test/scenarios && BENCH=1 SLIPWAY=$(CURDIR)/$(BIN) $(GO) test -count=1 -timeout $(TIMEOUT) -run TestBench -v . | grep -v "^=== "
+	$(GO) test -run '^$$' -bench . -benchtime 20x ./internal/machine/sandbox
+	$(GO) run ./test/bench/lb
 
 generate: ## shapes and operation tables from AWS's models
 	cd tools && $(GO) run ./apigen

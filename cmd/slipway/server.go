@@ -297,4 +297,3 @@ func (s *server) reset(ctx context.Context) error {
 	}
 	return s.store.Reset(ctx)
 }
-
