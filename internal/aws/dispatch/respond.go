@@ -100,6 +100,9 @@ func (x *exchange) succeedREST(out any) error {
 	if res.Status != 0 {
 		status = res.Status
 	}
+	if status == http.StatusOK && hd.Get("Content-Range") != "" {
+		status = http.StatusPartialContent // the models do not say so, S3's API reference does
+	}
 	switch {
 	case res.Stream != nil && res.Length < 0:
 	case res.Stream != nil || x.r.Method == http.MethodHead && res.Length >= 0:
