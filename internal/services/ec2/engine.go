@@ -36,11 +36,13 @@ func (s *Service) reconcile(ctx context.Context, key store.Key) (time.Duration, 
 	}
 	i := &row.Doc
 	seen, err := s.Machines.Status(i.ID)
+	exists := err == nil
 	if err != nil && !errors.Is(err, machine.ErrNotFound) {
 		return 0, err
 	}
-	step, after := plan(i, seen, err == nil, s.Clock.Now())
-	if step == stepDied && err != nil && s.Machines.Name() == "simulated" {
+	err = nil
+	step, after := plan(i, seen, exists, s.Clock.Now())
+	if step == stepDied && !exists && s.Machines.Name() == "simulated" {
 		step = stepBoot // simulated machines live in the server's memory: a restart makes them anew
 	}
 	switch step {
@@ -56,7 +58,11 @@ func (s *Service) reconcile(ctx context.Context, key store.Key) (time.Duration, 
 	case stepRecover:
 		err = s.recover(ctx, row)
 	case stepDied:
-		err = s.died(ctx, row, seen.ExitCause)
+		cause := seen.ExitCause
+		if told, ok := s.causes.Load(i.ID); ok && cause == "" {
+			cause = told.(string)
+		}
+		err = s.died(ctx, row, cause)
 	case stepDestroy:
 		err = s.destroy(ctx, row)
 	case stepForget:
@@ -64,6 +70,9 @@ func (s *Service) reconcile(ctx context.Context, key store.Key) (time.Duration, 
 	}
 	if err != nil {
 		return 0, fmt.Errorf("%s %s: %w", step, i.ID, err)
+	}
+	if step != stepNone || i.State == stateTerminated {
+		s.causes.Delete(i.ID)
 	}
 	return after, nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -43,6 +44,10 @@ type Service struct {
 	Deps
 	controller *reconcile.Controller
 	imds       *imds.Handler
+	// causes are the ends of machines as the driver's events told them, by
+	// id, until the controller has written them down: the driver's status
+	// may follow its event.
+	causes sync.Map
 }
 
 // New makes the service; Register and Run bring it to life.
@@ -100,6 +105,7 @@ func (s *Service) watchMachines(ctx context.Context, events <-chan machine.Event
 			if ev.Type != machine.EventExited {
 				continue
 			}
+			s.causes.Store(ev.ID, ev.Cause)
 			if key, ok := s.keyOfMachine(ctx, ev.ID); ok {
 				s.controller.Enqueue(key)
 			}
