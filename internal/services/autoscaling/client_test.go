@@ -68,6 +68,8 @@ while asg.describe_auto_scaling_groups(AutoScalingGroupNames=["front"])["AutoSca
     assert time.time() < end
 ec2.get_waiter("instance_terminated").wait(InstanceIds=ids)
 ec2.delete_launch_template(LaunchTemplateId=lt["LaunchTemplateId"]); ec2.delete_key_pair(KeyName="me"); ec2.delete_security_group(GroupId=sg)
+assert ec2.describe_instances(Filters=[{"Name": "instance-state-name", "Values": ["running"]}])["Reservations"] == []
+assert ec2.describe_key_pairs()["KeyPairs"] == []
 print("done")
 `
 

@@ -461,7 +461,7 @@ func (r rule) api(account, region, groupID string) api.SecurityGroupRule {
 
 // permissions joins rules of the same protocol and ports, as DescribeSecurityGroups shows them.
 func (g *securityGroup) permissions(account string, egress bool) []api.IpPermission {
-	var out []api.IpPermission
+	out := []api.IpPermission{}
 	at := map[string]int{}
 	for _, r := range g.Rules {
 		if r.Egress != egress {
@@ -472,7 +472,7 @@ func (g *securityGroup) permissions(account string, egress bool) []api.IpPermiss
 		if !ok {
 			n = len(out)
 			at[key] = n
-			p := api.IpPermission{IpProtocol: new(r.Protocol)}
+			p := api.IpPermission{IpProtocol: new(r.Protocol), IpRanges: []api.IpRange{}, Ipv6Ranges: []api.Ipv6Range{}, PrefixListIds: []api.PrefixListId{}, UserIdGroupPairs: []api.UserIdGroupPair{}}
 			if r.Protocol != "-1" {
 				p.FromPort, p.ToPort = new(r.From), new(r.To)
 			}

@@ -233,7 +233,7 @@ func (s *Service) describeRouteTables(ctx context.Context, in *api.DescribeRoute
 	if err != nil || !ok {
 		return out, err
 	}
-	out.RouteTables = []api.RouteTable{{RouteTableId: new(n.RouteTable), VpcId: new(n.VPC), OwnerId: new(n.Account), Tags: apiTags(tags[n.RouteTable]),
+	out.RouteTables = []api.RouteTable{{RouteTableId: new(n.RouteTable), VpcId: new(n.VPC), OwnerId: new(n.Account), Tags: apiTags(tags[n.RouteTable]), PropagatingVgws: []api.PropagatingVgw{},
 		Associations: []api.RouteTableAssociation{{Main: new(true), RouteTableAssociationId: &assoc, RouteTableId: new(n.RouteTable), AssociationState: &api.RouteTableAssociationState{State: new("associated")}}},
 		Routes: []api.Route{{DestinationCidrBlock: new(vpcCIDR), GatewayId: new("local"), Origin: new("CreateRouteTable"), State: new("active")},
 			{DestinationCidrBlock: new("0.0.0.0/0"), GatewayId: new(n.Gateway), Origin: new("CreateRoute"), State: new("active")}}}}

@@ -110,8 +110,11 @@ func allTags(r store.Reader, account, region, kind string) (map[string]map[strin
 	return all, nil
 }
 
-// apiTags writes tags in EC2's shape, ordered by key.
+// apiTags writes tags in EC2's shape, ordered by key; absent where there are none.
 func apiTags(tags map[string]string) []api.Tag {
+	if len(tags) == 0 {
+		return nil
+	}
 	out := make([]api.Tag, 0, len(tags))
 	for _, k := range sortedKeys(tags) {
 		out = append(out, api.Tag{Key: new(k), Value: new(tags[k])})
