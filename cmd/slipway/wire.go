@@ -5,24 +5,26 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 
 	"slipway/internal/admin"
 	apicloudformation "slipway/internal/api/cloudformation"
 	apicloudwatch "slipway/internal/api/cloudwatch"
-	apicodebuild "slipway/internal/api/codebuild"
 	apicodepipeline "slipway/internal/api/codepipeline"
 	apilogs "slipway/internal/api/logs"
-	apis3 "slipway/internal/api/s3"
 	apisns "slipway/internal/api/sns"
 	apissm "slipway/internal/api/ssm"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/blob"
 	"slipway/internal/keyring"
 	"slipway/internal/services/autoscaling"
+	"slipway/internal/services/codebuild"
 	"slipway/internal/services/codecommit"
 	"slipway/internal/services/codedeploy"
 	"slipway/internal/services/ec2"
 	"slipway/internal/services/elbv2"
 	"slipway/internal/services/iam"
+	"slipway/internal/services/s3"
 	"slipway/internal/services/sts"
 )
 
@@ -55,7 +57,7 @@ func (s *server) add(name string, svc service) {
 
 // wire makes the services and hands each what it needs.
 func (s *server) wire() error {
-	s.mux.Declare(apis3.Service, apissm.Service, apilogs.Service, apicodebuild.Service, apicodepipeline.Service, apicloudwatch.Service, apisns.Service, apicloudformation.Service)
+	s.mux.Declare(apissm.Service, apilogs.Service, apicodepipeline.Service, apicloudwatch.Service, apisns.Service, apicloudformation.Service)
 	ring, err := keyring.Open(s.opts.DataDir)
 	if err != nil {
 		return err
@@ -67,10 +69,33 @@ func (s *server) wire() error {
 	s.iam = iam.New(iam.Deps{Store: s.store, Clock: s.clock, Ring: ring, Root: root, Account: s.opts.Account, Log: s.log})
 	s.add("IAM", s.iam)
 	s.add("STS", sts.New(sts.Deps{Mux: s.mux, Ring: ring}))
+	if err := s.wireStorage(); err != nil {
+		return err
+	}
 	if err := s.wireInstances(); err != nil {
 		return err
 	}
 	return s.wireDelivery()
+}
+
+// wireStorage makes S3 over a directory of blobs, in memory for an ephemeral
+// server.
+func (s *server) wireStorage() error {
+	dir := s.dir("blobs")
+	if s.opts.Ephemeral {
+		tmp, err := os.MkdirTemp("/dev/shm", "slipway-blobs-")
+		if err != nil {
+			return fmt.Errorf("a directory in memory: %w", err)
+		}
+		s.closers = append(s.closers, func() error { return os.RemoveAll(tmp) })
+		dir = tmp
+	}
+	blobs, err := blob.OpenDir(dir, !s.opts.Ephemeral)
+	if err != nil {
+		return err
+	}
+	s.add("S3", s3.New(s3.Deps{Store: s.store, Blobs: blobs, Clock: s.clock, Log: s.log}))
+	return nil
 }
 
 func (s *server) wireInstances() error {
@@ -102,6 +127,7 @@ func (s *server) wireDelivery() error {
 		},
 	})
 	s.add("CodeCommit", s.codecommit)
+	s.add("CodeBuild", codebuild.New(codebuild.Deps{Store: s.store, Clock: s.clock, Mux: s.mux, Machines: s.driver, Repositories: s.codecommit, Log: s.log, Endpoint: "http://" + vpcEndpoint, MaxBuilds: runtime.NumCPU()}))
 	cd, err := codedeploy.New(codedeploy.Deps{Store: s.store, Mux: s.mux, Clock: s.clock, Dir: s.dir("codedeploy"), Log: s.log, AnyHost: s.opts.Auth == "any"})
 	if err != nil {
 		return err
