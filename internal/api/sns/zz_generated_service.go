@@ -99,7 +99,7 @@ var Service = &model.Service{
 var (
 	OpAddPermission                      = &model.Op[AddPermissionInput, AddPermissionOutput]{Service: Service, Name: "AddPermission", Input: 0, Output: 7, Method: "POST", URI: "/"}
 	OpCheckIfPhoneNumberIsOptedOut       = &model.Op[CheckIfPhoneNumberIsOptedOutInput, CheckIfPhoneNumberIsOptedOutOutput]{Service: Service, Name: "CheckIfPhoneNumberIsOptedOut", Input: 8, Output: 10, Method: "POST", URI: "/", ResultWrapper: "CheckIfPhoneNumberIsOptedOutResult"}
-	OpConfirmSubscription                = &model.Op[ConfirmSubscriptionInput, ConfirmSubscriptionOutput]{Service: Service, Name: "ConfirmSubscription", Input: 12, Output: 15, Method: "POST", URI: "/", ResultWrapper: "ConfirmSubscriptionResult"}
+	OpConfirmSubscription                = &model.Op[ConfirmSubscriptionInput, ConfirmSubscriptionOutput]{Service: Service, Name: "ConfirmSubscription", Input: 12, Output: 15, Method: "POST", URI: "/", ResultWrapper: "ConfirmSubscriptionResult", Unsigned: true}
 	OpCreatePlatformApplication          = &model.Op[CreatePlatformApplicationInput, CreatePlatformApplicationOutput]{Service: Service, Name: "CreatePlatformApplication", Input: 17, Output: 20, Method: "POST", URI: "/", ResultWrapper: "CreatePlatformApplicationResult"}
 	OpCreatePlatformEndpoint             = &model.Op[CreatePlatformEndpointInput, CreatePlatformEndpointOutput]{Service: Service, Name: "CreatePlatformEndpoint", Input: 21, Output: 22, Method: "POST", URI: "/", ResultWrapper: "CreatePlatformEndpointResult"}
 	OpCreateSMSSandboxPhoneNumber        = &model.Op[CreateSMSSandboxPhoneNumberInput, CreateSMSSandboxPhoneNumberOutput]{Service: Service, Name: "CreateSMSSandboxPhoneNumber", Input: 23, Output: 26, Method: "POST", URI: "/", ResultWrapper: "CreateSMSSandboxPhoneNumberResult"}
@@ -136,7 +136,7 @@ var (
 	OpSetTopicAttributes                 = &model.Op[SetTopicAttributesInput, SetTopicAttributesOutput]{Service: Service, Name: "SetTopicAttributes", Input: 137, Output: 138, Method: "POST", URI: "/"}
 	OpSubscribe                          = &model.Op[SubscribeInput, SubscribeOutput]{Service: Service, Name: "Subscribe", Input: 139, Output: 140, Method: "POST", URI: "/", ResultWrapper: "SubscribeResult"}
 	OpTagResource                        = &model.Op[TagResourceInput, TagResourceOutput]{Service: Service, Name: "TagResource", Input: 141, Output: 142, Method: "POST", URI: "/", ResultWrapper: "TagResourceResult"}
-	OpUnsubscribe                        = &model.Op[UnsubscribeInput, UnsubscribeOutput]{Service: Service, Name: "Unsubscribe", Input: 143, Output: 144, Method: "POST", URI: "/"}
+	OpUnsubscribe                        = &model.Op[UnsubscribeInput, UnsubscribeOutput]{Service: Service, Name: "Unsubscribe", Input: 143, Output: 144, Method: "POST", URI: "/", Unsigned: true}
 	OpUntagResource                      = &model.Op[UntagResourceInput, UntagResourceOutput]{Service: Service, Name: "UntagResource", Input: 145, Output: 147, Method: "POST", URI: "/", ResultWrapper: "UntagResourceResult"}
 	OpVerifySMSSandboxPhoneNumber        = &model.Op[VerifySMSSandboxPhoneNumberInput, VerifySMSSandboxPhoneNumberOutput]{Service: Service, Name: "VerifySMSSandboxPhoneNumber", Input: 148, Output: 150, Method: "POST", URI: "/", ResultWrapper: "VerifySMSSandboxPhoneNumberResult"}
 )
