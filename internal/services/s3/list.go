@@ -69,7 +69,7 @@ func walk(r store.Reader, w walkSpec, key func(*version) (took int, err error), 
 			v := &row.Doc
 			cp := roll(v.Key, w.prefix, w.delimiter)
 			if left <= 0 {
-				return w.max > 0, last, nil
+				return true, last, nil
 			}
 			if cp != "" {
 				common(cp)
@@ -159,7 +159,7 @@ func (s *Service) listV2(ctx context.Context, in *s3.ListObjectsV2Input) (*s3.Li
 			out.Contents = append(out.Contents, o)
 			return 1, nil
 		}, func(p string) { out.CommonPrefixes = append(out.CommonPrefixes, s3.CommonPrefix{Prefix: enc(p)}) })
-		if more {
+		if more && max > 0 {
 			out.IsTruncated, out.NextContinuationToken = new(true), new(base64.URLEncoding.EncodeToString([]byte(next)))
 		}
 		return err
@@ -193,7 +193,7 @@ func (s *Service) listV1(ctx context.Context, in *s3.ListObjectsInput) (*s3.List
 			out.Contents = append(out.Contents, o)
 			return 1, nil
 		}, func(p string) { out.CommonPrefixes = append(out.CommonPrefixes, s3.CommonPrefix{Prefix: enc(p)}) })
-		if more {
+		if more && max > 0 {
 			out.IsTruncated = new(true)
 			if in.Delimiter != nil {
 				out.NextMarker = enc(next)
@@ -309,7 +309,7 @@ func (s *Service) listVersions(ctx context.Context, in *s3.ListObjectVersionsInp
 				l.last = nil
 			}
 		}
-		if more || l.cut {
+		if (more || l.cut) && max > 0 {
 			out.IsTruncated = new(true)
 			if l.last != nil {
 				out.NextKeyMarker, out.NextVersionIdMarker = enc(l.last.Key), &l.last.ID

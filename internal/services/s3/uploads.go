@@ -296,13 +296,15 @@ func (u *upload) assemble(have map[int64]part, list []s3.CompletedPart) (*versio
 	if len(list) == 0 {
 		return nil, malformedXML()
 	}
+	for i := 1; i < len(list); i++ {
+		if deref(list[i].PartNumber) <= deref(list[i-1].PartNumber) {
+			return nil, awserr.New("InvalidPartOrder", "The list of parts was not in ascending order. Parts must be ordered by part number.").WithStatus(400).WithField("UploadId", u.Upload)
+		}
+	}
 	v := u.version
 	sum := md5.New()
 	for i, c := range list {
 		number := deref(c.PartNumber)
-		if i > 0 && number <= deref(list[i-1].PartNumber) {
-			return nil, awserr.New("InvalidPartOrder", "The list of parts was not in ascending order. Parts must be ordered by part number.").WithStatus(400).WithField("UploadId", u.Upload)
-		}
 		p, ok := have[number]
 		bad := !ok || strings.Trim(deref(c.ETag), `"`) != p.ETag
 		for a, claim := range map[string]*string{"CRC32": c.ChecksumCRC32, "CRC32C": c.ChecksumCRC32C, "CRC64NVME": c.ChecksumCRC64NVME, "SHA1": c.ChecksumSHA1, "SHA256": c.ChecksumSHA256} {
