@@ -87,7 +87,7 @@ func Open(ctx context.Context, opts Options) (_ *Driver, err error) {
 	if d.log == nil {
 		d.log = slog.Default()
 	}
-	if err := d.locate(); err != nil {
+	if err := d.locate(ctx); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -108,7 +108,7 @@ func Open(ctx context.Context, opts Options) (_ *Driver, err error) {
 }
 
 // locate makes the directories and takes the lock.
-func (d *Driver) locate() error {
+func (d *Driver) locate(ctx context.Context) error {
 	data, err := filepath.Abs(d.opts.DataDir)
 	if err != nil {
 		return err
@@ -126,11 +126,27 @@ func (d *Driver) locate() error {
 	if err != nil {
 		return fmt.Errorf("data directory: %w", err)
 	}
-	if err := unix.Flock(int(d.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := d.takeLock(ctx, lockTime); err != nil {
 		d.lock.Close()
 		return fmt.Errorf("%w: another server uses the data directory %s", machine.ErrInUse, data)
 	}
 	return nil
+}
+
+// lockTime is how long a lock may be held by a process that a killed server was
+// just cloning: it lets go when it executes its program.
+const lockTime = 2 * time.Second
+
+func (d *Driver) takeLock(ctx context.Context, patience time.Duration) error {
+	for end := clock.Real.Now().Add(patience); ; {
+		err := unix.Flock(int(d.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil || !clock.Real.Now().Before(end) {
+			return err
+		}
+		if err := clock.Real.Sleep(ctx, pollMost); err != nil {
+			return err
+		}
+	}
 }
 
 // prepare makes what all machines share.

@@ -35,7 +35,7 @@ func must(t *testing.T, d *Driver, id, script string) string {
 func TestUserDataRunsOnce(t *testing.T) {
 	d := open(t)
 	for name, data := range map[string]string{
-		"script": "#!/bin/sh\necho hello-from-user-data; echo $INSTANCE_ID >>/root/ran; sleep 300 &\n",
+		"script": "#!/bin/bash\nexec > >(tee /var/log/user-data.log | logger -t user-data -s 2>/dev/console) 2>&1\necho hello-from-user-data; echo $INSTANCE_ID >>/root/ran; sleep 300 &\n",
 		"config": "#cloud-config\nbootcmd:\n - echo early > /root/early\nwrite_files:\n - path: /root/conf\n   content: abc\n   owner: ec2-user:ec2-user\n   permissions: '0600'\nruncmd:\n - [sh, -c, 'echo i-config >>/root/ran']\n - cat /root/early; echo hello-from-user-data\n",
 	} {
 		id := "i-" + name
@@ -51,7 +51,8 @@ func TestUserDataRunsOnce(t *testing.T) {
 		if out := must(t, d, id, "cat /root/ran"); out != id+"\n" {
 			t.Errorf("%s: ran %q", name, out)
 		}
-		must(t, d, id, "grep hello-from-user-data /var/log/cloud-init-output.log")
+		log := map[string]string{"script": "/var/log/messages", "config": "/var/log/cloud-init-output.log"}[name]
+		eventually(t, d, id, "grep -q hello-from-user-data "+log)
 		if c, err := d.ConsoleOutput(id); err != nil || !strings.Contains(string(c), "hello-from-user-data") {
 			t.Errorf("%s: console %q, %v", name, c, err)
 		}

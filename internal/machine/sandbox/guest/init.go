@@ -2,6 +2,7 @@ package guest
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -84,6 +85,9 @@ func stage2(arg string) error {
 	go in.reaper.run()
 	if err := in.listenInside(); err != nil {
 		return err
+	}
+	if err := errors.Join(in.serveConsole(), in.serveSyslog()); err != nil {
+		return fmt.Errorf("console and log: %w", err)
 	}
 	go in.handleSignals()
 	report(wire.Stage{Ready: true})

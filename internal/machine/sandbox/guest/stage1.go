@@ -18,6 +18,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -175,15 +176,29 @@ func replaceable(path string) error {
 	return os.MkdirAll(filepath.Dir(path), 0o755)
 }
 
-// mountOverlay stacks [upper, image layers, [mask, host]]. The host and its mask
-// are an overlay of their own: a layer that lies inside the host's own file
-// system cannot be above it in one overlay (ELOOP), but can be above that one.
-// Paths are given as open directories: they need no escaping and no room.
+// mountOverlay stacks [upper, image layers, mask, host]. A layer that lies inside
+// the host's own file system cannot be above it in one overlay (ELOOP), but can
+// be above an overlay of the host and its mask. Where the host's root is an
+// overlay itself (a container), that would be one too many (EINVAL): then all
+// are in one, which works if the layers are on another file system.
 func mountOverlay(b *wire.Boot) error {
-	if err := unix.Mount("overlay", baseRoot(b), "overlay", unix.MS_RDONLY|unix.MS_NODEV,
-		"lowerdir="+maskRoot(b)+":/"); err != nil {
+	if len(b.Layers) == 0 {
+		return mountRoot(b, []string{maskRoot(b), "/"})
+	}
+	err := unix.Mount("overlay", baseRoot(b), "overlay", unix.MS_RDONLY|unix.MS_NODEV, "lowerdir="+maskRoot(b)+":/")
+	if err != nil {
 		return fmt.Errorf("host below its mask: %w", err)
 	}
+	err = mountRoot(b, append(slices.Clone(b.Layers), baseRoot(b)))
+	if errors.Is(err, unix.EINVAL) {
+		err = mountRoot(b, append(slices.Clone(b.Layers), maskRoot(b), "/"))
+	}
+	return err
+}
+
+// mountRoot mounts the machine's root. Paths are given as open directories: they
+// need no escaping and little room in the options, which are one page at most.
+func mountRoot(b *wire.Boot, layers []string) error {
 	var fds []int
 	defer func() {
 		for _, fd := range fds {
@@ -198,8 +213,8 @@ func mountOverlay(b *wire.Boot) error {
 		fds = append(fds, fd)
 		return fmt.Sprintf("/proc/self/fd/%d", fd), nil
 	}
-	lower := make([]string, 0, len(b.Layers)+1)
-	for _, l := range append(append([]string(nil), b.Layers...), baseRoot(b)) {
+	lower := make([]string, 0, len(layers))
+	for _, l := range layers {
 		p, err := open(l)
 		if err != nil {
 			return err
