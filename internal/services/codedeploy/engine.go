@@ -18,8 +18,9 @@ type lookout struct {
 	seen map[store.Key]look
 }
 
-// look is what to look at.
-type look struct{ instances, alarms bool }
+// look is what to look at: a deployment's instances and alarms, a group's
+// hooks.
+type look struct{ instances, alarms, hooks bool }
 
 // take returns what key must look at, and marks it as looked at.
 func (l *lookout) take(key store.Key) look {
@@ -27,7 +28,7 @@ func (l *lookout) take(key store.Key) look {
 	defer l.mu.Unlock()
 	at, known := l.seen[key]
 	if !known {
-		at = look{true, true}
+		at = look{instances: true, alarms: true}
 	}
 	if l.seen == nil {
 		l.seen = map[store.Key]look{}
@@ -39,8 +40,11 @@ func (l *lookout) take(key store.Key) look {
 func (l *lookout) mark(key store.Key, at look) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if old, known := l.seen[key]; known {
-		l.seen[key] = look{old.instances || at.instances, old.alarms || at.alarms}
+	if l.seen == nil {
+		l.seen = map[store.Key]look{}
+	}
+	if old, known := l.seen[key]; known || at.hooks {
+		l.seen[key] = look{old.instances || at.instances, old.alarms || at.alarms, old.hooks || at.hooks}
 	}
 }
 

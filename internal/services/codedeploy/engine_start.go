@@ -106,6 +106,9 @@ func (s *Service) begin(ctx context.Context, key store.Key, resolved *Deployment
 				continue
 			}
 			t := newTarget(d, in, h)
+			if t.LastPorts, err = lastPorts(tx, key, h); err != nil {
+				return err
+			}
 			if in.stopped() {
 				t.end(api.TargetStatusFailed, fmt.Sprintf("instance %s is %s: it cannot be deployed to", in.id, in.state), now)
 			}
@@ -139,6 +142,22 @@ func newTarget(d *Deployment, in instance, h Host) Target {
 		t.Rank = 3
 	}
 	return t
+}
+
+// lastPorts are the target group ports that a failed deployment took the
+// instance from.
+func lastPorts(tx store.Reader, key store.Key, h Host) (map[string][]int64, error) {
+	if !h.Unhealthy {
+		return nil, nil
+	}
+	row, err := targets.Get(tx, key.Account, key.Region, targetRowID(h.Deployment, h.Instance))
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return row.Doc.Ports, nil
 }
 
 // reject ends a deployment that could not begin.

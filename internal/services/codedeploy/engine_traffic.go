@@ -130,6 +130,9 @@ func (s *Service) block(ctx context.Context, d *Deployment, t *Target, health ma
 					ports[tg.ARN] = append(ports[tg.ARN], r.port)
 				}
 			}
+			if last := t.LastPorts[tg.ARN]; len(ports[tg.ARN]) == 0 && len(last) > 0 {
+				ports[tg.ARN] = last
+			}
 		}
 		return trafficSight{ports: ports}, nil
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	as "slipway/internal/api/autoscaling"
@@ -21,31 +20,41 @@ const (
 	terminatingWait = "Terminating:Wait"
 )
 
-const (
-	hookPrefix            = "CodeDeploy-managed-automatic-launch-deployment-hook-"
-	terminationHookPrefix = "CodeDeploy-managed-automatic-termination-deployment-hook-"
-	hookTimeout           = 600 // seconds, AWS's
-	heartbeatEvery        = 5 * time.Minute
-)
+// heartbeatEvery is how often a lifecycle action that takes long is prolonged.
+const heartbeatEvery = 5 * time.Minute
 
 // groupWatches maps events to the deployment groups to look at: instances
 // that come or go in an attached Auto Scaling group, and deployments that
 // moved.
 func (s *Service) groupWatches() map[string]func(store.Event) []store.Key {
+	attached := func(ev store.Event, name string) []store.Key {
+		rows, err := groups.Select(context.Background(), s.store, store.Query{Account: ev.Key.Account, Region: ev.Key.Region})
+		if err != nil {
+			s.log.Warn("deployment groups of an Auto Scaling group", "group", name, "error", err)
+		}
+		var keys []store.Key
+		for _, row := range rows {
+			if slices.ContainsFunc(row.Doc.Scaling, func(g ScalingGroup) bool { return g.Name == name }) {
+				keys = append(keys, row.Key)
+			}
+		}
+		return keys
+	}
 	return map[string]func(store.Event) []store.Key{
 		"autoscaling:instance": func(ev store.Event) []store.Key {
 			if ev.Deleted || ev.State != pendingWait && ev.State != terminatingWait && ev.State != "InService" {
 				return nil
 			}
-			rows, err := groups.Select(context.Background(), s.store, store.Query{Account: ev.Key.Account, Region: ev.Key.Region})
-			if err != nil {
-				s.log.Warn("deployment groups of an Auto Scaling group", "group", ev.Parent, "error", err)
+			return attached(ev, ev.Parent)
+		},
+		// A group that is made anew under its old name has lost our hooks.
+		"autoscaling:group": func(ev store.Event) []store.Key {
+			if ev.Deleted || ev.Version != 1 {
+				return nil
 			}
-			var keys []store.Key
-			for _, row := range rows {
-				if slices.ContainsFunc(row.Doc.Scaling, func(g ScalingGroup) bool { return g.Name == ev.Parent }) {
-					keys = append(keys, row.Key)
-				}
+			keys := attached(ev, ev.Key.ID)
+			for _, key := range keys {
+				s.look.mark(key, look{hooks: true})
 			}
 			return keys
 		},
@@ -63,10 +72,17 @@ func (s *Service) groupWatches() map[string]func(store.Event) []store.Key {
 func (s *Service) reconcileGroup(ctx context.Context, key store.Key) (time.Duration, error) {
 	row, err := groups.Find(ctx, s.store, key.Account, key.Region, key.ID)
 	if err != nil || len(row.Doc.Scaling) == 0 {
+		s.look.forget(key)
 		return 0, err
 	}
 	ctx = s.as(ctx, key.Account, key.Region)
+	if s.look.take(key).hooks {
+		for i := range row.Doc.Scaling { // not saved: putting a hook again is harmless
+			row.Doc.Scaling[i].Installed, row.Doc.Scaling[i].TerminationDone = false, false
+		}
+	}
 	if err := s.ensureHooks(ctx, row); err != nil {
+		s.look.mark(key, look{hooks: true})
 		return 0, err
 	}
 	scaled, err := s.scaled(ctx, &row.Doc)
@@ -312,89 +328,4 @@ func (s *Service) launching(r store.Reader, row *groupRow, in instance, key stri
 		return err == nil && d.Doc.RevisionKey != key, err
 	}
 	return false, nil
-}
-
-// ensureHooks installs the lifecycle hooks that are not in place yet.
-func (s *Service) ensureHooks(ctx context.Context, row *groupRow) error {
-	for _, a := range row.Doc.Scaling {
-		if !a.Installed {
-			if err := s.putHook(ctx, a.Name, a.Hook, a.HookID, "autoscaling:EC2_INSTANCE_LAUNCHING"); err != nil {
-				return err
-			}
-		}
-		if a.TerminationHook != "" && !a.TerminationDone {
-			if err := s.putHook(ctx, a.Name, a.TerminationHook, a.TerminationID, "autoscaling:EC2_INSTANCE_TERMINATING"); err != nil {
-				return err
-			}
-		}
-	}
-	installed := func(g *Group) bool {
-		return !slices.ContainsFunc(g.Scaling, func(a ScalingGroup) bool {
-			return !a.Installed || a.TerminationHook != "" && !a.TerminationDone
-		})
-	}
-	if installed(&row.Doc) {
-		return nil
-	}
-	put := row.Doc.Scaling
-	fresh, err := groups.Modify(ctx, s.store, row.Account, row.Region, row.ID, "HooksInstalled", func(g *Group) error {
-		for i := range g.Scaling {
-			a := &g.Scaling[i]
-			if slices.ContainsFunc(put, func(p ScalingGroup) bool { return p.Hook == a.Hook && p.TerminationHook == a.TerminationHook }) {
-				a.Installed, a.TerminationDone = true, a.TerminationHook != ""
-			}
-		}
-		return nil
-	})
-	if err == nil {
-		*row = *fresh
-	}
-	return err
-}
-
-func (s *Service) putHook(ctx context.Context, group, name, metadata, transition string) error {
-	_, err := dispatch.Call(ctx, s.mux, as.OpPutLifecycleHook, &as.PutLifecycleHookInput{
-		AutoScalingGroupName: &group, LifecycleHookName: &name, LifecycleTransition: &transition,
-		HeartbeatTimeout: ptr(int64(hookTimeout)), DefaultResult: ptr("ABANDON"), NotificationMetadata: &metadata,
-	})
-	if err != nil {
-		return fmt.Errorf("put lifecycle hook on Auto Scaling group %s: %w", group, err)
-	}
-	return nil
-}
-
-// removeHooks takes our hooks out of Auto Scaling groups and returns those
-// that could not be removed.
-func (s *Service) removeHooks(ctx context.Context, scaling []ScalingGroup) []api.AutoScalingGroup {
-	var left []api.AutoScalingGroup
-	for _, a := range scaling {
-		for _, hook := range []string{a.Hook, a.TerminationHook} {
-			if hook == "" {
-				continue
-			}
-			_, err := dispatch.Call(ctx, s.mux, as.OpDeleteLifecycleHook, &as.DeleteLifecycleHookInput{AutoScalingGroupName: &a.Name, LifecycleHookName: &hook})
-			if err != nil && !awserr.Is(err, "ValidationError") { // a hook or group that is gone is fine
-				s.log.Warn("lifecycle hook not removed", "group", a.Name, "hook", hook, "error", err)
-				left = append(left, api.AutoScalingGroup{Name: ptr(a.Name), Hook: ptr(hook)})
-			}
-		}
-	}
-	return left
-}
-
-// hookName makes the name of a lifecycle hook; Auto Scaling allows letters,
-// digits, and "-_/".
-func hookName(prefix, group, id string) string {
-	safe := strings.Map(func(r rune) rune {
-		switch {
-		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '-', r == '_':
-			return r
-		}
-		return '-'
-	}, group)
-	const limit = 255
-	if room := limit - len(prefix) - len(id) - 1; len(safe) > room {
-		safe = safe[:room]
-	}
-	return prefix + safe + "-" + id
 }

@@ -35,6 +35,9 @@ type Target struct {
 	Message string `json:",omitempty"`
 	// Ports by target group ARN, as BlockTraffic found them registered.
 	Ports map[string][]int64 `json:",omitzero"`
+	// LastPorts are those of an earlier deployment that took the instance out
+	// and failed before it put it back.
+	LastPorts map[string][]int64 `json:",omitempty"`
 }
 
 // Event is one lifecycle event on one target. It becomes ready when its

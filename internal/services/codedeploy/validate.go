@@ -19,7 +19,7 @@ var (
 	namePattern         = regexp.MustCompile(`^[A-Za-z0-9._+=,@-]{1,100}$`)
 	deploymentIDPattern = regexp.MustCompile(`^d-[A-Z0-9]{1,20}$`)
 	rolePattern         = regexp.MustCompile(`^arn:aws[a-z-]*:iam::\d{12}:role/.+$`)
-	repositoryPattern   = regexp.MustCompile(`^[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+$`)
+	repositoryPattern   = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}/[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}$`)
 	commitPattern       = regexp.MustCompile(`^[0-9a-fA-F]{7,64}$`)
 )
 
