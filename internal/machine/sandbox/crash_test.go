@@ -63,6 +63,11 @@ func TestKilledServerLeavesNothingHalfMade(t *testing.T) {
 		rounds = 3
 	}
 	dir := t.TempDir()
+	t.Cleanup(func() { // of a test that fails half-way
+		if d, err := Open(context.Background(), Options{DataDir: dir}); err == nil {
+			_ = d.PurgeAll(context.Background(), true)
+		}
+	})
 	for round := range rounds {
 		cmd := exec.Command("/proc/self/exe")
 		cmd.Env = append(os.Environ(), crashEnv+"="+dir)
@@ -176,6 +181,46 @@ func TestAdoption(t *testing.T) {
 		}
 	case <-time.After(5 * time.Second):
 		t.Error("no exit event of an adopted machine")
+	}
+	if err := d.PurgeAll(t.Context(), true); err != nil {
+		t.Fatal(err)
+	}
+	if left := d.Leftovers(); len(left) > 0 {
+		t.Errorf("left behind: %q", left)
+	}
+}
+
+// Somebody removed the data directory under running machines: a server that
+// starts there again kills them, because nothing says what they were.
+func TestMachinesWithoutRecordsArePurged(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root: it makes namespaces")
+	}
+	dir := t.TempDir()
+	d, err := Open(t.Context(), Options{DataDir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := d.Boot(t.Context(), machine.Spec{ID: "i-a", PrivateIP: "172.31.0.75"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	if d, err = Open(t.Context(), Options{DataDir: dir}); err != nil {
+		t.Fatal(err)
+	}
+	if l := d.List(); len(l) != 0 {
+		t.Errorf("list: %+v", l)
+	}
+	settled(t, d)
+	var ws syscall.WaitStatus // it is this process's child still: a dead one can be waited for
+	if pid, err := syscall.Wait4(s.PID, &ws, syscall.WNOHANG, nil); err != nil || pid != s.PID || !ws.Signaled() {
+		t.Errorf("process %d still lives: %v, %v", s.PID, pid, err)
 	}
 	if err := d.PurgeAll(t.Context(), true); err != nil {
 		t.Fatal(err)
