@@ -251,7 +251,8 @@ type Driver interface {
 
 	// Exec runs a program and returns its exit code (killed by signal n:
 	// 128+n). The error says that it could not be run or watched to its end.
-	// When ctx ends, the program's whole process group is killed.
+	// When ctx ends, the program's whole process group is killed; so it is when
+	// this process dies. What the program itself left in the background goes on.
 	Exec(ctx context.Context, id string, spec ExecSpec) (int, error)
 
 	// List returns every machine known, stopped ones included, by ID.
@@ -262,7 +263,8 @@ type Driver interface {
 	Stats(id string) (Stats, error)
 	// ConsoleOutput is what PID 1, user data and the agents wrote: the last 64 KiB.
 	ConsoleOutput(id string) ([]byte, error)
-	// WriteFile places a file inside a machine, running or stopped.
+	// WriteFile places a file inside a running machine, whole or not at all;
+	// directories on the way are made.
 	WriteFile(ctx context.Context, id string, f File) error
 
 	// Snapshot makes an image from a machine's disk. A running machine is
