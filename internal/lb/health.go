@@ -172,6 +172,7 @@ type checker struct {
 // Run checks at once and then every interval.
 func (c *checker) Run(ctx context.Context) error {
 	next := c.clock.Now()
+	good := false
 	for {
 		conf := c.t.group.conf.Load()
 		if c.first {
@@ -190,14 +191,51 @@ func (c *checker) Run(ctx context.Context) error {
 		if c.t.judge(conf, v, c.clock.Now()) {
 			c.changed(c.t)
 		}
+		good = good || v.reason == ""
 		now := c.clock.Now()
 		for next = next.Add(conf.check.interval); next.Before(now); {
 			next = next.Add(conf.check.interval)
 		}
-		if err := c.clock.Sleep(ctx, next.Sub(now)); err != nil {
+		if !good {
+			good = c.peek(ctx, next)
+		}
+		if err := c.clock.Sleep(ctx, c.clock.Until(next)); err != nil {
 			return nil
 		}
 	}
+}
+
+// The pauses between the extra checks of a target that never was healthy.
+const (
+	firstPeek = 50 * time.Millisecond
+	maxPeek   = time.Second
+)
+
+// peek looks more often than the interval says at a target that never was
+// healthy, until the next regular check: most were registered while they were
+// still starting, and one good answer makes them healthy. A bad answer to
+// such an extra check counts for nothing. It returns whether one was good.
+func (c *checker) peek(ctx context.Context, next time.Time) bool {
+	for pause := firstPeek; c.clock.Until(next) > pause; pause = min(2*pause, maxPeek) {
+		if c.clock.Sleep(ctx, pause) != nil || !c.t.initial() {
+			return false
+		}
+		conf := c.t.group.conf.Load()
+		if v := conf.check.probe(ctx, c.t.conf); v.reason == "" && ctx.Err() == nil {
+			if c.t.judge(conf, v, c.clock.Now()) {
+				c.changed(c.t)
+			}
+			return true
+		}
+	}
+	return false
+}
+
+// initial tells whether no verdict was reached yet.
+func (t *target) initial() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.state == StateInitial
 }
 
 // judge moves the state machine (ALB user guide, "Health checks for your target

@@ -63,6 +63,7 @@ func (s *Service) applyLoop(ctx context.Context) {
 	defer timer.Stop()
 	retry := time.NewTimer(time.Hour)
 	defer retry.Stop()
+	fails := 0
 	for {
 		select {
 		case <-ctx.Done():
@@ -75,8 +76,13 @@ func (s *Service) applyLoop(ctx context.Context) {
 		if err == nil {
 			_, err = s.apply(ctx)
 		}
-		if err != nil && ctx.Err() == nil {
-			s.deps.Log.Warn("elbv2: the load balancer process did not take the configuration; trying again", "error", err)
+		if err == nil {
+			fails = 0
+		} else if ctx.Err() == nil {
+			// While it is being started nobody need know.
+			if fails++; fails == 10 {
+				s.deps.Log.Warn("elbv2: the load balancer process does not take the configuration; trying on", "error", err)
+			}
 			retry.Reset(retryApply)
 		}
 		timer.Reset(next)
