@@ -211,18 +211,48 @@ func checkImageName(name string) error {
 	return nil
 }
 
+// nameFree refuses an AMI name that is taken.
+func nameFree(r store.Reader, account, region, name string) error {
+	rows, err := images.List(r, store.Query{Account: account, Region: region})
+	if err != nil {
+		return err
+	}
+	for _, row := range rows {
+		if row.Doc.Name == name {
+			return awserr.New("InvalidAMIName.Duplicate", "AMI name %s is already in use by AMI %s", name, row.ID)
+		}
+	}
+	return nil
+}
+
+// dropMachineImage removes an image that no AMI stands for any more: the
+// same content has the same id, so that several may. One that machines use
+// stays, which is fine.
+func (s *Service) dropMachineImage(ctx context.Context, id string) {
+	rows, err := images.Select(ctx, s.Store, store.Query{})
+	if err != nil {
+		s.Log.Warn("an image without an AMI may remain", "image", id, "error", err)
+		return
+	}
+	for _, row := range rows {
+		if row.Doc.Machine == id {
+			return
+		}
+	}
+	if id == machine.DefaultImage {
+		return
+	}
+	if err := s.Machines.RemoveImage(ctx, id); err != nil && !errors.Is(err, machine.ErrInUse) && !errors.Is(err, machine.ErrNotFound) {
+		s.Log.Warn("could not remove an image that no AMI stands for", "image", id, "error", err)
+	}
+}
+
 // addImage registers an image under a name that must be free.
 func (s *Service) addImage(ctx context.Context, img image, tags map[string]string) error {
 	account, region := where(ctx)
 	return s.Store.Update(ctx, func(tx store.Tx) error {
-		rows, err := images.List(tx, store.Query{Account: account, Region: region})
-		if err != nil {
+		if err := nameFree(tx, account, region, img.Name); err != nil {
 			return err
-		}
-		for _, row := range rows {
-			if row.Doc.Name == img.Name {
-				return awserr.New("InvalidAMIName.Duplicate", "AMI name %s is already in use by AMI %s", img.Name, row.ID)
-			}
 		}
 		if _, err := images.Insert(tx, account, region, img.ID, img, "Registered", nil); err != nil {
 			return err
@@ -256,6 +286,9 @@ func (s *Service) createImage(ctx context.Context, in *api.CreateImageInput) (*a
 	if i.State != stateRunning && i.State != stateStopped {
 		return nil, awserr.New("IncorrectState", "The instance '%s' is %s; an image can be made of a running or stopped one.", i.ID, i.State)
 	}
+	if err := s.Store.View(ctx, func(r store.Reader) error { return nameFree(r, account, region, *in.Name) }); err != nil {
+		return nil, err
+	}
 	if err := dryRun(in.DryRun); err != nil {
 		return nil, err
 	}
@@ -266,9 +299,7 @@ func (s *Service) createImage(ctx context.Context, in *api.CreateImageInput) (*a
 	}
 	img.Machine, img.Bytes = made.ID, made.Bytes
 	if err := s.addImage(ctx, img, tags); err != nil {
-		if rmErr := s.Machines.RemoveImage(context.WithoutCancel(ctx), made.ID); rmErr != nil && !errors.Is(rmErr, machine.ErrInUse) {
-			s.Log.Warn("could not remove an image that was not registered", "image", made.ID, "error", rmErr)
-		}
+		s.dropMachineImage(context.WithoutCancel(ctx), made.ID)
 		return nil, err
 	}
 	return &api.CreateImageOutput{ImageId: &img.ID}, nil
@@ -317,26 +348,12 @@ func (s *Service) deregisterImage(ctx context.Context, in *api.DeregisterImageIn
 		if err := dropTags(tx, account, region, row.ID); err != nil {
 			return err
 		}
-		others, err := images.List(tx, store.Query{})
-		if err != nil {
-			return err
-		}
 		gone = row.Doc.Machine
-		for _, o := range others {
-			if o.Doc.Machine == row.Doc.Machine && o.Key != row.Key {
-				gone = "" // another AMI is the same content
-			}
-		}
 		return images.Delete(tx, row, "Deregistered", nil)
 	})
 	if err != nil {
 		return nil, err
 	}
-	if gone != "" && gone != machine.DefaultImage {
-		// Machines that use it keep it: the driver refuses, and that is fine.
-		if err := s.Machines.RemoveImage(ctx, gone); err != nil && !errors.Is(err, machine.ErrInUse) && !errors.Is(err, machine.ErrNotFound) {
-			s.Log.Warn("could not remove a deregistered image", "image", gone, "error", err)
-		}
-	}
+	s.dropMachineImage(ctx, gone)
 	return &api.DeregisterImageOutput{Return: new(true)}, nil
 }
