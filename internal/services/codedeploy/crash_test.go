@@ -52,23 +52,109 @@ func (m *mortal) Update(ctx context.Context, fn func(store.Tx) error) error {
 // service finishes the deployment and its rollback after a restart, and no
 // event runs twice.
 func TestKilledAtAnyWrite(t *testing.T) {
-	for _, written := range []bool{false, true} {
-		t.Run(fmt.Sprintf("written=%v", written), func(t *testing.T) {
-			step := 5 // every write with SLIPWAY_EXHAUSTIVE=1
-			if os.Getenv("SLIPWAY_EXHAUSTIVE") != "" {
-				step = 1
-			}
-			n := 1
-			for ; killedAt(t, n, written); n += step {
-				if t.Failed() {
-					t.Fatalf("killed at write %d", n)
+	for name, story := range map[string]func(*testing.T, int, bool) bool{"rollback": killedAt, "launch": killedAtLaunch} {
+		for _, written := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/written=%v", name, written), func(t *testing.T) {
+				step := 9 // every write with SLIPWAY_EXHAUSTIVE=1
+				if os.Getenv("SLIPWAY_EXHAUSTIVE") != "" {
+					step = 1
 				}
+				n := 1
+				for ; story(t, n, written); n += step {
+					if t.Failed() {
+						t.Fatalf("killed at write %d", n)
+					}
+				}
+				if n < 25 {
+					t.Errorf("the story has only %d writes", n)
+				}
+			})
+		}
+	}
+}
+
+// killedAtLaunch is the story of an instance that joins while a deployment
+// runs: it gets the old revision, enters service, and then gets the new one.
+func killedAtLaunch(t *testing.T, n int, written bool) (killed bool) {
+	w := newWorld(t)
+	m := &mortal{Store: w.store, left: -1, written: written, dead: make(chan struct{})}
+	w.via = m
+	w.start()
+	ids := w.fleet(2)
+	w.setLifecycle(ids[0], "web", "InService")
+	w.setHealth(ids[0], "healthy")
+	w.setUp(scaled)
+	w.wait(w.deploy("app.zip"))
+	hold := make(chan struct{})
+	w.locked(func() {
+		w.behave = func(i, e, _ string) outcome {
+			if i == ids[0] && e == "AfterInstall" {
+				return outcome{hold: hold}
 			}
-			if n < 40 {
-				t.Errorf("the story has only %d writes", n)
+			return outcome{}
+		}
+	})
+	root := w.deploy("next.zip")
+	w.until("AfterInstall runs", func() bool { return w.running(root, ids[0], "AfterInstall") })
+	m.mu.Lock()
+	m.left = n
+	m.mu.Unlock()
+	w.setLifecycle(ids[1], "web", pendingWait)
+	dead := func() bool {
+		select {
+		case <-m.dead:
+			return true
+		default:
+			return false
+		}
+	}
+	follow := derivedID(root, "follow-on")
+	released := false
+	w.until("the story ends or the server is killed", func() bool {
+		w.locked(func() {
+			if !released && len(w.answers) > 0 {
+				released = true
+				close(hold)
 			}
 		})
+		d, err := deployments.Find(context.Background(), w.store, testAccount, testRegion, follow)
+		return dead() || err == nil && d.Doc.Terminal()
+	})
+	killed = dead()
+	w.stop()
+	w.via = nil
+	w.start()
+	w.answered(ids[1] + " CONTINUE")
+	if !released {
+		close(hold)
 	}
+	if info := w.wait(root); *info.Status != "Succeeded" {
+		t.Errorf("%+v", info.ErrorInformation)
+	}
+	w.until("the newcomer has the new revision", func() bool {
+		h, err := hosts.Select(context.Background(), w.store, store.Query{})
+		if err != nil {
+			t.Error(err)
+		}
+		fresh := 0
+		for _, row := range h {
+			if row.Doc.RevisionKey == contentKey(revision("next.zip"), "") {
+				fresh++
+			}
+		}
+		return fresh == 2
+	})
+	w.locked(func() {
+		for what, times := range w.runs {
+			if times != 1 {
+				t.Errorf("%s ran %d times", what, times)
+			}
+		}
+		if len(w.answers) != 1 {
+			t.Errorf("answers %v", w.answers)
+		}
+	})
+	return killed
 }
 
 // killedAt plays the story with a kill at the n-th write; it returns whether

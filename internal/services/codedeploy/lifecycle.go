@@ -238,7 +238,7 @@ func (t *Target) deadline(p patience) time.Time {
 }
 
 // expire fails the current event if its time is over. contact describes when
-// the agent was last heard of.
+// the agent was last heard of, or how the target groups stand.
 func (t *Target) expire(p patience, contact string, now time.Time) bool {
 	at := t.deadline(p)
 	if at.IsZero() || now.Before(at) {
@@ -248,7 +248,10 @@ func (t *Target) expire(p patience, contact string, now time.Time) bool {
 	var diag Diagnostics
 	switch {
 	case serverSide(e.Name):
-		diag = Diagnostics{ErrorCode: api.LifecycleErrorCodeUnknownError, Message: fmt.Sprintf("the target group did not settle within %s", round(now.Sub(e.ReadyAt)))}
+		diag = Diagnostics{ErrorCode: api.LifecycleErrorCodeUnknownError, Message: "the target groups did not settle within 1 hour"}
+		if contact != "" {
+			diag.Message += ": " + contact
+		}
 	case e.AckedAt.IsZero():
 		diag = Diagnostics{ErrorCode: api.LifecycleErrorCodeUnknownError, Message: fmt.Sprintf("CodeDeploy agent was not able to receive the lifecycle event: it did not ask for it within 5 minutes (%s). Check that the agent runs on the instance and reaches the endpoint", contact)}
 	default:
@@ -257,5 +260,3 @@ func (t *Target) expire(p patience, contact string, now time.Time) bool {
 	t.breakOff(diag, now)
 	return true
 }
-
-func round(d time.Duration) time.Duration { return d.Round(time.Second) }

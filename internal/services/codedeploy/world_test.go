@@ -68,6 +68,7 @@ type world struct {
 	stop func()
 	via  store.Store    // the store as the service gets it; nil: store
 	runs map[string]int // how often agents ran an event
+	tune func(*Service) // changes a service before it runs
 }
 
 type testInstance struct {
@@ -125,6 +126,9 @@ func (w *world) start() *world {
 		w.t.Fatal(err)
 	}
 	svc.Register(mux)
+	if w.tune != nil {
+		w.tune(svc)
+	}
 	w.locked(func() { w.mux, w.svc = mux, svc })
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
