@@ -78,6 +78,8 @@ func (s *Service) apply(ctx context.Context, row *store.Row[Group], w *world, a 
 		return s.attachState(ctx, row, a)
 	case doProtected:
 		return s.noteProtected(ctx, row, w)
+	case doRefresh:
+		return s.refreshState(ctx, row, w, a)
 	case doDelete:
 		return s.deleteGroup(ctx, row)
 	}
@@ -431,6 +433,15 @@ func removeGroup(tx store.Tx, g *store.Row[Group]) error {
 	}
 	for _, h := range hs {
 		if err := hooks.Delete(tx, h, "Deleted", nil); err != nil {
+			return err
+		}
+	}
+	rs, err := refreshes.List(tx, store.Query{Account: g.Account, Region: g.Region, Parent: g.ID})
+	if err != nil {
+		return err
+	}
+	for _, r := range rs {
+		if err := refreshes.Delete(tx, r, "Deleted", nil); err != nil {
 			return err
 		}
 	}

@@ -63,7 +63,9 @@ func (s *Service) reconcile(ctx context.Context, key store.Key) (time.Duration, 
 
 // spendCauses forgets why the capacity changed once activities say so.
 func (s *Service) spendCauses(ctx context.Context, row *store.Row[Group], acts []act) error {
-	used := slices.ContainsFunc(acts, func(a act) bool { return a.from != a.to && !a.rebal })
+	used := slices.ContainsFunc(acts, func(a act) bool {
+		return (a.verb == doLaunch || a.verb == doTerminate) && a.from != a.to && !a.rebal
+	})
 	if !used || len(row.Doc.Causes) == 0 {
 		return nil
 	}
@@ -100,6 +102,13 @@ func (s *Service) observe(ctx context.Context, key store.Key) (row *store.Row[Gr
 		}
 		for _, n := range ns {
 			w.intents = append(w.intents, &n.Doc)
+		}
+		running, err := activeRefresh(r, key.Account, key.Region, key.ID)
+		if err != nil {
+			return err
+		}
+		if running != nil {
+			w.refresh = &running.Doc
 		}
 		hs, err := hooks.List(r, q)
 		for _, h := range hs {

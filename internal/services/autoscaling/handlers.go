@@ -28,6 +28,9 @@ func (s *Service) registerGroups(mux *dispatch.Mux) {
 	dispatch.Register(mux, api.OpUpdateAutoScalingGroup, s.updateGroup)
 	dispatch.Register(mux, api.OpDeleteAutoScalingGroup, s.deleteGroupCall)
 	dispatch.Register(mux, api.OpDescribeAutoScalingGroups, s.describeGroups)
+	dispatch.Register(mux, api.OpStartInstanceRefresh, s.startRefresh)
+	dispatch.Register(mux, api.OpCancelInstanceRefresh, s.cancelRefresh)
+	dispatch.Register(mux, api.OpDescribeInstanceRefreshes, s.describeRefreshes)
 	dispatch.Register(mux, api.OpSetDesiredCapacity, s.setDesired)
 	dispatch.Register(mux, api.OpDescribeScalingActivities, s.describeActivities)
 }

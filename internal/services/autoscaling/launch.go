@@ -23,7 +23,11 @@ func (s *Service) launch(ctx context.Context, row *store.Row[Group], w *world, a
 	g := &row.Doc
 	in := intent{ID: uuid.NewString(), Group: g.Name, Place: a.place, Protected: g.ProtectNew, At: w.now,
 		NoRegister: g.suspended("AddToLoadBalancer"), Rebalance: a.rebal}
-	resolved, err := s.resolve(ctx, g)
+	source := *g
+	if w.refresh != nil && w.refresh.Template != nil {
+		source.Template, source.Mixed = w.refresh.Template, w.refresh.Mixed
+	}
+	resolved, err := s.resolve(ctx, &source)
 	if err != nil {
 		if awserr.As(err) == nil || ctx.Err() != nil {
 			return err
@@ -54,6 +58,8 @@ func (s *Service) launch(ctx context.Context, row *store.Row[Group], w *world, a
 
 func launchCause(w *world, a act) string {
 	switch {
+	case a.cause != "":
+		return at(w.now, a.cause)
 	case a.rebal:
 		return at(w.now, causeBalance)
 	case a.replace:

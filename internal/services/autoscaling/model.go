@@ -169,7 +169,8 @@ type Instance struct {
 	// Deregistered: DeregisterTargets was called on the way out.
 	Deregistered bool `json:",omitempty"`
 	NoHooks      bool `json:",omitempty"`
-	// Rebalance: launched to balance the zones; it does not count before it is in service.
+	// Rebalance: launched ahead of a termination, to balance the zones or to
+	// refresh; it does not count before it is in service (and warm, when refreshing).
 	Rebalance bool `json:",omitempty"`
 	// Abandoned is why a launch did not get into service.
 	Abandoned string `json:",omitempty"`
@@ -180,10 +181,8 @@ func (i *Instance) index() (parent, state string) { return i.Group, i.State }
 // counts says whether the instance is part of the group's actual capacity.
 func (i *Instance) counts() bool {
 	switch i.State {
-	case pending, pendingWait, pendingProceed:
+	case pending, pendingWait, pendingProceed, inService:
 		return !i.Rebalance
-	case inService:
-		return true
 	}
 	return false
 }

@@ -17,6 +17,8 @@ type world struct {
 	// targets has the health of each registered instance by target group
 	// (elbv2's words); a target group that does not exist any more has an entry nil.
 	targets map[string]map[string]string
+	// refresh is the running instance refresh, nil without one.
+	refresh *refresh
 	// pick chooses among equals, with a number below n.
 	pick func(n int) int
 }
@@ -51,6 +53,7 @@ const (
 	doProtected  verb = "all protected"
 	doDelete     verb = "delete group"
 	doCounted    verb = "count rebalanced instance"
+	doRefresh    verb = "refresh state"
 )
 
 // act is one step; which fields are set depends on the verb.
@@ -92,6 +95,7 @@ func plan(w *world) (acts []act, wake time.Time) {
 	}
 	p.health()
 	p.replace()
+	p.refreshing()
 	p.capacity()
 	if len(p.acts) == 0 {
 		p.rebalance()
@@ -149,7 +153,7 @@ func (p *planner) advance(i *Instance) {
 	case pendingProceed:
 		p.add(act{verb: doEnter, instance: i})
 	case inService:
-		if i.Rebalance {
+		if i.Rebalance && (p.refresh == nil || !p.warmingUp(i)) {
 			p.add(act{verb: doCounted, instance: i})
 		}
 	case terminating:
@@ -450,12 +454,7 @@ func (p *planner) settling(i *Instance) bool {
 // capacity launches or ends instances until there are as many as desired.
 func (p *planner) capacity() {
 	g := p.group
-	var have []*Instance
-	for _, i := range p.instances {
-		if i.counts() && !p.ending(i) {
-			have = append(have, i)
-		}
-	}
+	have := p.counted()
 	actual := int64(len(have))
 	switch {
 	case actual < g.Desired && !g.suspended("Launch"):
@@ -491,7 +490,11 @@ func (p *planner) launch(have []*Instance, n int64) {
 			return
 		}
 		count[pl.Zone]++
-		p.add(act{verb: doLaunch, place: pl, replace: k < owed, from: from, to: p.group.Desired})
+		cause := ""
+		if k < owed && p.refresh != nil {
+			cause = causeRefreshIn
+		}
+		p.add(act{verb: doLaunch, place: pl, replace: k < owed, cause: cause, from: from, to: p.group.Desired})
 	}
 }
 
@@ -553,7 +556,7 @@ func (p *planner) shrink(have []*Instance, n int64) {
 // (User Guide, "Rebalancing activities").
 func (p *planner) rebalance() {
 	g := p.group
-	if g.suspended("AZRebalance") || g.suspended("Launch") || g.suspended("Terminate") || g.RetryAt.After(p.now) {
+	if p.refresh != nil || g.suspended("AZRebalance") || g.suspended("Launch") || g.suspended("Terminate") || g.RetryAt.After(p.now) {
 		return
 	}
 	var have []*Instance

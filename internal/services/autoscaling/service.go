@@ -47,6 +47,7 @@ func New(deps Deps) *Service {
 			instances.Kind: byParent,
 			intents.Kind:   byParent,
 			hooks.Kind:     byParent,
+			refreshes.Kind: byParent,
 			"ec2:instance": func(ev store.Event) []store.Key { return s.groupOf(ev.Key, ev.Key.ID) },
 			"elbv2:target": s.groupOfTarget,
 		},

@@ -18,6 +18,12 @@ var terminationPolicies = []string{
 // "Work with Amazon EC2 Auto Scaling termination policies"). nil: all are
 // protected.
 func selectVictim(w *world, have []*Instance) *Instance {
+	if w.refresh != nil { // an instance refresh ends what it replaces
+		old := slices.DeleteFunc(slices.Clone(have), func(i *Instance) bool { return !slices.Contains(w.refresh.Targets, i.ID) || i.Protected })
+		if len(old) > 0 {
+			have = old
+		}
+	}
 	count := map[string]int{}
 	zones := w.group.zones()
 	for _, i := range have {
