@@ -12,7 +12,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build ./slipway
-	$(GO) build -trimpath -o $(BIN) ./cmd/slipway
+	$(GO) build -trimpath -ldflags "-s -w" -o $(BIN) ./cmd/slipway
 
 up: build ## build, start a server, deploy examples/todo, show it happening
 	@if [ "$$(id -u)" = 0 ]; then ./$(BIN) up examples/todo; else sudo -E ./$(BIN) up examples/todo; fi
