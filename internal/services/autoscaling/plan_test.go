@@ -3,6 +3,7 @@ package autoscaling
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -318,5 +319,38 @@ func TestRebalanceLaunchesFirst(t *testing.T) {
 	fresh.State, fresh.Rebalance = inService, false
 	if acts, _ = plan(w); len(acts) != 1 || acts[0].verb != doTerminate || acts[0].instance.ID != "i0" {
 		t.Fatalf("in service: %v, want i0 terminated", acts)
+	}
+}
+
+func TestExplain(t *testing.T) {
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	base := func() (*world, *Instance) {
+		i := launchedAt("i", "a", "1", time.Minute, now)
+		i.InServiceAt, i.TargetGroups = now.Add(-10*time.Second), []string{"tg"}
+		return &world{now: now, ec2: map[string]machineState{"i": {State: "running"}}, targets: map[string]map[string]string{"tg": {"i": "unhealthy"}}, instances: []*Instance{i},
+			group: &Group{Desired: 1, HealthTypes: "EC2,ELB", Grace: 60, Attachments: []attachment{{ARN: "tg", State: "InService"}}}}, i
+	}
+	for _, c := range []struct {
+		change func(*world, *Instance)
+		want   string
+	}{
+		{func(*world, *Instance) {}, "grace period of 60 s lasts until 00:00:50Z"},
+		{func(w *world, _ *Instance) { w.group.HealthTypes = "EC2" }, "the group's health check type is EC2"},
+		{func(w *world, _ *Instance) { w.group.Attachments[0].State = "Added" }, "no target of tg was ever healthy"},
+		{func(w *world, i *Instance) {
+			i.Health, w.group.Suspended = "Unhealthy", []suspension{{Process: "ReplaceUnhealthy", Reason: "x"}}
+		}, "stays: suspended are ReplaceUnhealthy"},
+		{func(w *world, i *Instance) {
+			i.State, i.Actions = pendingWait, []action{{Hook: "deploy", Heartbeat: now.Add(time.Minute), Limit: now.Add(time.Hour), Default: "ABANDON"}}
+		}, "waits for the lifecycle hook deploy until 00:01:00Z, then ABANDON"},
+		{func(w *world, i *Instance) { i.State, w.targets["tg"]["i"] = terminating, "draining" }, "Its target in tg is draining"},
+		{func(w *world, _ *Instance) { w.group.Fails, w.group.RetryAt = 3, now.Add(4*time.Second) }, "3 launches in a row failed; the next is tried at 00:00:04Z"},
+	} {
+		w, i := base()
+		c.change(w, i)
+		got := explain(w)
+		if !slices.ContainsFunc(got, func(e Explanation) bool { return strings.Contains(e.Text, c.want) }) {
+			t.Errorf("%v does not say %q", got, c.want)
+		}
 	}
 }
