@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"slipway/internal/aws/caller"
 )
 
 // Explanation says why an instance, or the group itself, is as it is: what
@@ -18,6 +20,7 @@ type Explanation struct {
 // Explain tells what a group waits for, and why an unhealthy instance is not
 // replaced (yet). It reads only.
 func (s *Service) Explain(ctx context.Context, account, region, name string) ([]Explanation, error) {
+	ctx = caller.ForService(ctx, "autoscaling", account, region)
 	_, w, unsure, err := s.observe(ctx, groups.Key(account, region, name))
 	if err != nil {
 		return nil, err
