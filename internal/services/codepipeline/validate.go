@@ -1,0 +1,138 @@
+package codepipeline
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	api "slipway/internal/api/codepipeline"
+	"slipway/internal/aws/awserr"
+)
+
+var nameRule = regexp.MustCompile(`^[A-Za-z0-9.@_-]{1,100}$`)
+
+func badStructure(format string, args ...any) error {
+	return awserr.New(api.ErrCodeInvalidStructureException, format, args...)
+}
+
+// validate checks a structure (AWS: "Pipeline structure reference").
+func validate(d *api.PipelineDeclaration) error {
+	if d == nil || !nameRule.MatchString(str(d.Name)) {
+		return awserr.New(api.ErrCodeValidationException, "The pipeline's name must have 1 to 100 of the characters A-Z a-z 0-9 . @ _ -")
+	}
+	if (d.ArtifactStore == nil) == (len(d.ArtifactStores) == 0) {
+		return badStructure("Pipeline needs exactly one of artifactStore and artifactStores")
+	}
+	if m := mode(d); m != api.ExecutionModeSuperseded && str(d.PipelineType) != "V2" {
+		return badStructure("Execution mode %s is for pipelines of type V2", m)
+	}
+	if len(d.Variables) > 0 && str(d.PipelineType) != "V2" {
+		return badStructure("Variables are for pipelines of type V2")
+	}
+	if len(d.Stages) < 2 {
+		return badStructure("Pipeline has %d stage(s). There should be a minimum of 2 stages in a pipeline", len(d.Stages))
+	}
+	seen := names{}
+	produced := map[string]bool{}
+	namespaces := names{}
+	for i := range d.Stages {
+		st := &d.Stages[i]
+		if !nameRule.MatchString(str(st.Name)) || !seen.add(str(st.Name)) {
+			return badStructure("Stage names must be unique and of 1 to 100 of the characters A-Z a-z 0-9 . @ _ -: %q", str(st.Name))
+		}
+		if st.BeforeEntry != nil || st.OnSuccess != nil || st.OnFailure != nil && len(st.OnFailure.Conditions) > 0 {
+			return awserr.New(api.ErrCodeInvalidStageDeclarationException, "Stage %s has conditions, which Slipway does not evaluate yet", str(st.Name))
+		}
+		if err := validateStage(st, i == 0, produced, namespaces); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+type names map[string]bool
+
+// add is false where the name is there already.
+func (n names) add(name string) bool {
+	if n[name] {
+		return false
+	}
+	n[name] = true
+	return true
+}
+
+func validateStage(st *api.StageDeclaration, first bool, produced map[string]bool, namespaces names) error {
+	if len(st.Actions) == 0 {
+		return awserr.New(api.ErrCodeInvalidStageDeclarationException, "Stage %s has no actions", str(st.Name))
+	}
+	byOrder := slices.Clone(st.Actions)
+	slices.SortStableFunc(byOrder, func(a, b api.ActionDeclaration) int { return int(runOrder(&a) - runOrder(&b)) })
+	seen := names{}
+	var fresh []string // put out by the run order that we are in
+	for i := range byOrder {
+		a := &byOrder[i]
+		if i > 0 && runOrder(a) != runOrder(&byOrder[i-1]) {
+			for _, o := range fresh {
+				produced[o] = true
+			}
+			fresh = nil
+		}
+		if !nameRule.MatchString(str(a.Name)) || !seen.add(str(a.Name)) {
+			return badAction(st, a, "the name is not unique in the stage, or has other characters than A-Z a-z 0-9 . @ _ -")
+		}
+		if source := str(a.ActionTypeId.Category) == api.ActionCategorySource; source != first {
+			if first {
+				return badStructure("Pipeline should start with a stage that only contains source actions: %s is none", str(a.Name))
+			}
+			return badStructure("Source actions belong in the first stage: %s is in %s", str(a.Name), str(st.Name))
+		}
+		if ns := str(a.Namespace); ns != "" && (ns == "codepipeline" || ns == "variables" || !namespaces.add(ns)) {
+			return badAction(st, a, fmt.Sprintf("the namespace %s is reserved or used twice", ns))
+		}
+		if err := validateAction(st, a, produced); err != nil {
+			return err
+		}
+		for _, o := range a.OutputArtifacts {
+			if produced[str(o.Name)] || slices.Contains(fresh, str(o.Name)) {
+				return badStructure("Output Artifact Bundle name must be unique within the pipeline. %s has been used more than once", str(o.Name))
+			}
+			fresh = append(fresh, str(o.Name))
+		}
+	}
+	for _, o := range fresh {
+		produced[o] = true
+	}
+	return nil
+}
+
+func badAction(st *api.StageDeclaration, a *api.ActionDeclaration, what string) error {
+	return awserr.New(api.ErrCodeInvalidActionDeclarationException, "Action %s in stage %s: %s", str(a.Name), str(st.Name), what)
+}
+
+func validateAction(st *api.StageDeclaration, a *api.ActionDeclaration, produced map[string]bool) error {
+	p, ok := providerOf(a)
+	if !ok {
+		t := a.ActionTypeId
+		known := slices.Sorted(mapKeys(providers))
+		return badAction(st, a, fmt.Sprintf("ActionType (Category: '%s', Provider: '%s', Owner: '%s', Version: '%s') is not available; Slipway has %s",
+			str(t.Category), str(t.Provider), str(t.Owner), str(t.Version), strings.Join(known, ", ")))
+	}
+	for _, key := range p.required {
+		if a.Configuration[key] == "" {
+			return badAction(st, a, "the configuration lacks "+key)
+		}
+	}
+	if n := len(a.InputArtifacts); n < p.minIn || n > p.maxIn {
+		return badAction(st, a, fmt.Sprintf("it has %d input artifacts, and may have %d to %d", n, p.minIn, p.maxIn))
+	}
+	if n := len(a.OutputArtifacts); n < p.minOut || n > p.maxOut {
+		return badAction(st, a, fmt.Sprintf("it has %d output artifacts, and may have %d to %d", n, p.minOut, p.maxOut))
+	}
+	for _, in := range a.InputArtifacts {
+		if !produced[str(in.Name)] {
+			return badStructure("Input Artifact Bundle %s in action %s is not declared as Output Artifact Bundle in any of the preceding actions", str(in.Name), str(a.Name))
+		}
+	}
+	return nil
+}
