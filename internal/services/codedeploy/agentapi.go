@@ -173,6 +173,8 @@ func (s *Service) pollHostCommand(ctx context.Context, in *cmds.PollHostCommandI
 		case <-again:
 		case <-end.C:
 			return &cmds.PollHostCommandOutput{}, nil
+		case <-s.hub.closing: // the agent comes back at once, an empty answer would let it rest
+			return nil, awserr.New("ServerException", "The service is shutting down.").WithStatus(503)
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}

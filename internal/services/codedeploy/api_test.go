@@ -300,3 +300,21 @@ func TestPollEndsWithItsCaller(t *testing.T) {
 		t.Error("the poll still waits")
 	}
 }
+
+// Nor does a poll keep a server from shutting down.
+func TestPollEndsWithTheService(t *testing.T) {
+	w := newWorld(t).start()
+	done := make(chan error, 1)
+	go func() {
+		done <- second(w.svc.pollHostCommand(asInstance(t.Context(), "i-0123456789abcdef0"), &cmds.PollHostCommandInput{HostIdentifier: ptr(hostARN("i-0123456789abcdef0"))}))
+	}()
+	w.until("the agent polls", func() bool {
+		w.svc.hub.mu.Lock()
+		defer w.svc.hub.mu.Unlock()
+		return len(w.svc.hub.waiting) == 1
+	})
+	w.stop()
+	if err := <-done; !awserr.Is(err, "ServerException") {
+		t.Error(err)
+	}
+}

@@ -14,6 +14,7 @@ import (
 // polls look at the rows first, and a command that is handed out twice runs
 // once (see Target.acknowledge).
 type hub struct {
+	closing chan struct{} // closed when the service ends: no poll keeps it waiting
 	mu      sync.Mutex
 	waiting map[string]map[chan struct{}]bool // by host key
 	contact map[string]time.Time              // real time
@@ -21,7 +22,7 @@ type hub struct {
 }
 
 func newHub() *hub {
-	return &hub{waiting: map[string]map[chan struct{}]bool{}, contact: map[string]time.Time{}, handed: map[string]time.Time{}}
+	return &hub{closing: make(chan struct{}), waiting: map[string]map[chan struct{}]bool{}, contact: map[string]time.Time{}, handed: map[string]time.Time{}}
 }
 
 // hostKey tells equal instance ids of different accounts and regions apart.
@@ -72,9 +73,11 @@ func (h *hub) wakeAll() {
 	}
 }
 
-// run wakes polls by the events of targets.
+// run wakes polls by the events of targets, until ctx ends; then it ends
+// them. It runs once.
 func (h *hub) run(st store.Store) func(context.Context) error {
 	return func(ctx context.Context) error {
+		defer close(h.closing)
 		sub := st.Subscribe(targets.Kind)
 		defer sub.Close()
 		for {

@@ -2,6 +2,7 @@ package codedeploy
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	api "slipway/internal/api/codedeploy"
@@ -208,7 +209,7 @@ func (t *Target) describe(e *Event) string {
 		if d.Message != "" {
 			msg += ": " + d.Message
 		}
-		if d.Script != "" {
+		if d.Script != "" && !strings.Contains(d.Message, d.Script) {
 			msg += " (script " + d.Script + ")"
 		}
 	}

@@ -174,7 +174,7 @@ func describeEvent(d *Deployment, ev store.Event) []string {
 		lines = append(lines, fmt.Sprintf("%s %s %s (%s)", instance, detail.Event, detail.EventStatus, took))
 		if g := detail.Diagnostics; g != nil {
 			if detail.EventStatus == api.LifecycleEventStatusFailed {
-				lines = append(lines, fmt.Sprintf("%s %s %s: %s%s", instance, detail.Event, g.ErrorCode, g.Message, inScript(g.Script)))
+				lines = append(lines, fmt.Sprintf("%s %s %s: %s%s", instance, detail.Event, g.ErrorCode, g.Message, inScript(g)))
 			}
 			for _, l := range strings.Split(strings.TrimRight(g.LogTail, "\n"), "\n") {
 				if l != "" {
@@ -194,11 +194,11 @@ func describeEvent(d *Deployment, ev store.Event) []string {
 	return lines
 }
 
-func inScript(script string) string {
-	if script == "" {
+func inScript(g *Diagnostics) string {
+	if g.Script == "" || strings.Contains(g.Message, g.Script) {
 		return ""
 	}
-	return " (script " + script + ")"
+	return " (script " + g.Script + ")"
 }
 
 func describeDeployment(d *Deployment, ev store.Event) []string {

@@ -255,7 +255,7 @@ func tooFew(d *Deployment, f fleet, ts []*Target, minimum int, zone string) *Err
 			verb, d.ConfigName, minimum, where, f.healthy, f.total)}
 	}
 	code := api.ErrorCodeHealthConstraints
-	msg := fmt.Sprintf("The deployment failed on %d of %d instances%s. Healthy are %d, and %s demands more than %d to go on.",
+	msg := fmt.Sprintf("The deployment failed on %d of %d instances%s. %d healthy are left, and with %s it goes on only while there are more than %d.",
 		len(failures), f.total, where, f.healthy, d.ConfigName, minimum)
 	if f.succeeded == 0 && f.began == f.total {
 		msg = fmt.Sprintf("The deployment failed on all of its %d instances%s.", f.total, where)
