@@ -5,13 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 
 	"slipway/internal/admin"
 	apicloudformation "slipway/internal/api/cloudformation"
 	apicloudwatch "slipway/internal/api/cloudwatch"
-	apicodepipeline "slipway/internal/api/codepipeline"
-	apilogs "slipway/internal/api/logs"
 	apisns "slipway/internal/api/sns"
 	apissm "slipway/internal/api/ssm"
 	"slipway/internal/aws/dispatch"
@@ -21,9 +20,11 @@ import (
 	"slipway/internal/services/codebuild"
 	"slipway/internal/services/codecommit"
 	"slipway/internal/services/codedeploy"
+	"slipway/internal/services/codepipeline"
 	"slipway/internal/services/ec2"
 	"slipway/internal/services/elbv2"
 	"slipway/internal/services/iam"
+	"slipway/internal/services/logs"
 	"slipway/internal/services/s3"
 	"slipway/internal/services/sts"
 )
@@ -57,7 +58,7 @@ func (s *server) add(name string, svc service) {
 
 // wire makes the services and hands each what it needs.
 func (s *server) wire() error {
-	s.mux.Declare(apissm.Service, apilogs.Service, apicodepipeline.Service, apicloudwatch.Service, apisns.Service, apicloudformation.Service)
+	s.mux.Declare(apissm.Service, apicloudwatch.Service, apisns.Service, apicloudformation.Service)
 	ring, err := keyring.Open(s.opts.DataDir)
 	if err != nil {
 		return err
@@ -78,23 +79,24 @@ func (s *server) wire() error {
 	return s.wireDelivery()
 }
 
-// wireStorage makes S3 over a directory of blobs, in memory for an ephemeral
-// server.
+// wireStorage makes what keeps bytes: S3 and log events, in memory for an
+// ephemeral server.
 func (s *server) wireStorage() error {
-	dir := s.dir("blobs")
+	dir := s.opts.DataDir
 	if s.opts.Ephemeral {
-		tmp, err := os.MkdirTemp("/dev/shm", "slipway-blobs-")
+		tmp, err := os.MkdirTemp("/dev/shm", "slipway-bytes-")
 		if err != nil {
 			return fmt.Errorf("a directory in memory: %w", err)
 		}
 		s.closers = append(s.closers, func() error { return os.RemoveAll(tmp) })
 		dir = tmp
 	}
-	blobs, err := blob.OpenDir(dir, !s.opts.Ephemeral)
+	blobs, err := blob.OpenDir(filepath.Join(dir, "blobs"), !s.opts.Ephemeral)
 	if err != nil {
 		return err
 	}
 	s.add("S3", s3.New(s3.Deps{Store: s.store, Blobs: blobs, Clock: s.clock, Log: s.log}))
+	s.add("Logs", logs.New(logs.Deps{Store: s.store, Clock: s.clock, Dir: filepath.Join(dir, "logs"), Durable: !s.opts.Ephemeral, Log: s.log}))
 	return nil
 }
 
@@ -133,6 +135,7 @@ func (s *server) wireDelivery() error {
 		return err
 	}
 	s.add("CodeDeploy", cd)
+	s.add("CodePipeline", codepipeline.New(codepipeline.Deps{Store: s.store, Clock: s.clock, Mux: s.mux, Repositories: s.codecommit, Log: s.log}))
 	return nil
 }
 
