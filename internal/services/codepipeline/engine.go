@@ -12,17 +12,12 @@ import (
 	"slipway/internal/store"
 )
 
-const (
-	// actionPoll is how often a provider is asked when it sends no events.
-	actionPoll = 2 * time.Second
-	// sourcePoll is how often S3 sources are looked at.
-	sourcePoll = 30 * time.Second
-)
+// actionPoll is how often a provider is asked when no event says to.
+const actionPoll = 2 * time.Second
 
 // reconcile moves a pipeline as far as it goes now.
 func (s *Service) reconcile(ctx context.Context, key store.Key) (time.Duration, error) {
-	again, err := s.look(ctx, key)
-	if err != nil {
+	if err := s.look(ctx, key); err != nil {
 		return 0, err
 	}
 	for {
@@ -34,11 +29,12 @@ func (s *Service) reconcile(ctx context.Context, key store.Key) (time.Duration, 
 		if err != nil {
 			return 0, err
 		}
-		if running && (again == 0 || actionPoll < again) {
-			again = actionPoll
-		}
-		if !moved {
-			return again, nil
+		switch {
+		case moved:
+		case running:
+			return actionPoll, nil
+		default:
+			return 0, nil
 		}
 	}
 }
@@ -158,23 +154,19 @@ func sameRun(a, b ActionRun) bool {
 	return a.Status == b.Status && a.External == b.External && a.Summary == b.Summary && a.Token == b.Token && a.Error == b.Error
 }
 
-// look starts an execution where a source has moved since the last look. It
-// returns when to look again, for sources that send no events.
-func (s *Service) look(ctx context.Context, key store.Key) (time.Duration, error) {
+// look starts an execution where a source has moved since the last look.
+func (s *Service) look(ctx context.Context, key store.Key) error {
 	row, err := pipelines.Find(ctx, s.deps.Store, key.Account, key.Region, key.ID)
 	if err != nil {
-		return 0, err
+		return err
 	}
-	var again time.Duration
-	if polls(&row.Doc.Declaration) {
-		again = sourcePoll
-	}
+	s.watch(key, &row.Doc.Declaration)
 	s.mu.Lock()
 	done := s.looked[key]
-	s.looked[key] = again == 0 // before we ask: what moves meanwhile is asked for again
+	s.looked[key] = true // before we ask: what moves meanwhile is asked for again
 	s.mu.Unlock()
 	if done {
-		return 0, nil
+		return nil
 	}
 	for i := range row.Doc.Declaration.Stages[0].Actions {
 		decl := &row.Doc.Declaration.Stages[0].Actions[i]
@@ -184,14 +176,14 @@ func (s *Service) look(ctx context.Context, key store.Key) (time.Duration, error
 		}
 		if err != nil {
 			s.forget(key)
-			return 0, err
+			return err
 		}
 		if err := s.moved(ctx, key, decl, head); err != nil {
 			s.forget(key)
-			return 0, err
+			return err
 		}
 	}
-	return again, nil
+	return nil
 }
 
 // moved starts an execution for a revision, once.

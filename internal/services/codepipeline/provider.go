@@ -67,16 +67,6 @@ func providerOf(decl *api.ActionDeclaration) (provider, bool) {
 	return p, ok && str(t.Version) == "1"
 }
 
-// polls tells whether some source sends no events.
-func polls(d *api.PipelineDeclaration) bool {
-	for _, a := range d.Stages[0].Actions {
-		if str(a.ActionTypeId.Provider) == "S3" && a.Configuration["PollForSourceChanges"] != "false" {
-			return true
-		}
-	}
-	return false
-}
-
 // head is the newest revision of a source.
 func (s *Service) head(ctx context.Context, key store.Key, decl *api.ActionDeclaration) (string, error) {
 	p, ok := providerOf(decl)

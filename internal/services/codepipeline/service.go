@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"sync"
 
+	api "slipway/internal/api/codepipeline"
 	"slipway/internal/aws/caller"
 	"slipway/internal/aws/dispatch"
 	"slipway/internal/clock"
@@ -44,6 +45,8 @@ type Service struct {
 	looked map[store.Key]bool
 	// owners lead from a build or deployment under way to its pipeline.
 	owners map[string]store.Key
+	// objects are the pipelines that an object ("bucket/key") starts.
+	objects map[string]map[store.Key]bool
 }
 
 // New makes the service; Register and Run bring it to life.
@@ -55,11 +58,12 @@ func New(d Deps) *Service {
 		d.Log = slog.Default()
 	}
 	d.Log = d.Log.With("service", "codepipeline")
-	s := &Service{deps: d, looked: map[store.Key]bool{}, owners: map[string]store.Key{}}
+	s := &Service{deps: d, looked: map[store.Key]bool{}, owners: map[string]store.Key{}, objects: map[string]map[store.Key]bool{}}
 	s.controller = &reconcile.Controller{Name: "codepipeline-pipelines", Store: d.Store, Clock: d.Clock, Kind: pipelines.Kind,
 		Reconcile: s.reconcile, Log: d.Log, Watch: map[string]func(store.Event) []store.Key{
 			executions.Kind:         s.ofExecution,
 			"codecommit:branch":     s.ofBranch,
+			"s3:object":             s.ofObject,
 			"codebuild:build":       s.ofExternal,
 			"codedeploy:deployment": s.ofExternal,
 		}}
@@ -86,6 +90,36 @@ func (s *Service) ofBranch(ev store.Event) []store.Key {
 		s.forget(row.Key)
 	}
 	return keys
+}
+
+// ofObject has the pipelines of an object look at it.
+func (s *Service) ofObject(ev store.Event) []store.Key {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var keys []store.Key
+	for key := range s.objects[ev.Key.ID] {
+		keys = append(keys, key)
+		delete(s.looked, key)
+	}
+	return keys
+}
+
+// watch remembers the objects that a pipeline starts from; those of an older
+// version of it cost a look in vain.
+func (s *Service) watch(key store.Key, d *api.PipelineDeclaration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range d.Stages[0].Actions {
+		c := d.Stages[0].Actions[i].Configuration
+		if c["S3Bucket"] == "" {
+			continue
+		}
+		id := c["S3Bucket"] + "/" + c["S3ObjectKey"]
+		if s.objects[id] == nil {
+			s.objects[id] = map[store.Key]bool{}
+		}
+		s.objects[id][key] = true
+	}
 }
 
 // forget makes the next look at a pipeline ask its sources.
