@@ -76,6 +76,8 @@ func (s *Service) apply(ctx context.Context, row *store.Row[Group], w *world, a 
 		return s.attachState(ctx, row, a)
 	case doProtected:
 		return s.noteProtected(ctx, row, w)
+	case doNotify:
+		return s.notifyHook(ctx, row, w, a)
 	case doRefresh:
 		return s.refreshState(ctx, row, w, a)
 	case doDelete:
@@ -138,7 +140,7 @@ func (s *Service) hold(ctx context.Context, row *store.Row[Group], w *world, a a
 			}
 			beat := time.Duration(h.Timeout) * time.Second
 			i.Actions = append(i.Actions, action{Hook: h.Name, Token: uuid.NewString(), Heartbeat: w.now.Add(beat),
-				Limit: w.now.Add(min(48*time.Hour, 100*beat)), Timeout: h.Timeout, Default: h.Default, Metadata: h.Metadata})
+				Limit: w.now.Add(min(48*time.Hour, 100*beat)), Timeout: h.Timeout, Default: h.Default, Metadata: h.Metadata, Target: h.Target})
 		}
 		i.to(a.state)
 		return progress(tx, row.Account, row.Region, i.Activity, statusHook, 60, w.now, "")

@@ -372,16 +372,22 @@ func (s *Service) putNotification(ctx context.Context, in *api.PutNotificationCo
 	if !strings.HasPrefix(topic, "arn:") || !strings.Contains(topic, ":sns:") {
 		return nil, invalid("The topic ARN '%s' is invalid.", topic)
 	}
+	now := s.Clock.Now()
+	var told *store.Row[Group]
 	err := s.changeGroup(ctx, deref(in.AutoScalingGroupName), "Notifications", func(_ store.Tx, g *store.Row[Group]) error {
 		if g.Doc.Notifications == nil {
-			g.Doc.Notifications = map[string][]string{}
+			g.Doc.Notifications = map[string]notification{}
 		}
-		g.Doc.Notifications[topic] = in.NotificationTypes
+		g.Doc.Notifications[topic] = notification{in.NotificationTypes, now}
+		told = g
 		if len(g.Doc.Notifications) > 10 {
 			return awserr.New("LimitExceeded", "A group can notify at most 10 topics.")
 		}
 		return nil
 	})
+	if err == nil {
+		s.testNotice(ctx, told, topic)
+	}
 	return &api.PutNotificationConfigurationOutput{}, err
 }
 
@@ -404,8 +410,8 @@ func (s *Service) describeNotifications(ctx context.Context, in *api.DescribeNot
 		if len(in.AutoScalingGroupNames) > 0 && !slices.Contains(in.AutoScalingGroupNames, g.ID) {
 			continue
 		}
-		for topic, types := range g.Doc.Notifications {
-			for _, t := range types {
+		for topic, n := range g.Doc.Notifications {
+			for _, t := range n.Types {
 				all = append(all, api.NotificationConfiguration{AutoScalingGroupName: new(g.ID), TopicARN: new(topic), NotificationType: new(t)})
 			}
 		}

@@ -68,8 +68,8 @@ type Group struct {
 	Metrics             []string     `json:",omitempty"`
 	Maintenance         *api.InstanceMaintenancePolicy
 	Kept                kept
-	// Notifications: topic ARN -> types.
-	Notifications map[string][]string `json:",omitempty"`
+	// Notifications by topic ARN.
+	Notifications map[string]notification `json:",omitempty"`
 
 	// Causes say why the desired capacity changed last; the next activities
 	// carry them.
@@ -211,6 +211,9 @@ type action struct {
 	Result           string `json:",omitempty"` // "" while it waits
 	TimedOut         bool   `json:",omitempty"`
 	Metadata         string `json:",omitempty"`
+	// Target is the topic that is told, Notified that it was.
+	Target   string `json:",omitempty"`
+	Notified bool   `json:",omitempty"`
 }
 
 func (a *action) deadline() time.Time {
@@ -251,5 +254,5 @@ type activity struct {
 	Progress                 int64
 	Instance                 string `json:",omitempty"`
 	Kind                     string // "launch", "terminate", "" else; chooses the notification
-	GroupDeleted             bool   `json:",omitempty"`
+	Notified                 bool   `json:",omitempty"` // the topics were told
 }

@@ -53,6 +53,7 @@ const (
 	doProtected  verb = "all protected"
 	doDelete     verb = "delete group"
 	doCounted    verb = "count rebalanced instance"
+	doNotify     verb = "notify of a hook"
 	doRefresh    verb = "refresh state"
 )
 
@@ -228,6 +229,9 @@ func (p *planner) waiting(i *Instance) {
 		case a.Result != "":
 		case !a.deadline().After(p.now):
 			p.add(act{verb: doResolve, instance: i, hook: a.Hook})
+			return
+		case a.Target != "" && !a.Notified:
+			p.add(act{verb: doNotify, instance: i, hook: a.Hook})
 			return
 		default:
 			open = true

@@ -3,8 +3,12 @@ package autoscaling
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"strings"
+
+	"golang.org/x/sync/errgroup"
 
 	"slipway/internal/aws/caller"
 	"slipway/internal/aws/dispatch"
@@ -27,6 +31,7 @@ type Deps struct {
 type Service struct {
 	Deps
 	controller *reconcile.Controller
+	notifier   *reconcile.Controller
 }
 
 // New makes the service; Register and Run bring it to life.
@@ -52,11 +57,20 @@ func New(deps Deps) *Service {
 			"elbv2:target": s.groupOfTarget,
 		},
 	}
+	s.notifier = &reconcile.Controller{
+		Name: "autoscaling:activity", Store: deps.Store, Clock: deps.Clock, Kind: activities.Kind, Workers: 2, Reconcile: s.notifyActivity, Log: deps.Log,
+	}
 	return s
 }
 
-// Run keeps every group at its desired capacity until ctx ends.
-func (s *Service) Run(ctx context.Context) error { return s.controller.Run(ctx) }
+// Run keeps every group at its desired capacity, and its topics informed,
+// until ctx ends.
+func (s *Service) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.controller.Run(ctx) })
+	g.Go(func() error { return s.notifier.Run(ctx) })
+	return g.Wait()
+}
 
 // byParent leads from a row of a group to the group.
 func byParent(ev store.Event) []store.Key {
@@ -94,6 +108,8 @@ func where(ctx context.Context) (account, region string) {
 	id := caller.From(ctx)
 	return id.Account, id.Region
 }
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
 // deref is the value of p, or the zero value.
 func deref[T any](p *T) T {
