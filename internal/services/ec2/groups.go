@@ -221,6 +221,11 @@ func (s *Service) deleteGroup(ctx context.Context, in *api.DeleteSecurityGroupIn
 		if err != nil {
 			return err
 		}
+		for _, r := range g.Rules {
+			if err := dropTags(tx, account, region, r.ID); err != nil {
+				return err
+			}
+		}
 		if err := dropTags(tx, account, region, g.ID); err != nil {
 			return err
 		}

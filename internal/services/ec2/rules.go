@@ -3,6 +3,7 @@ package ec2
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -20,6 +21,7 @@ type change struct {
 	permissions []api.IpPermission
 	ruleIDs     []string
 	dry         *bool
+	tags        []api.TagSpecification // of the new rules
 }
 
 // flat is the old form of one permission, as separate parameters.
@@ -42,25 +44,25 @@ func flat(protocol, cidr *string, from, to *int64, sourceGroup *string) []api.Ip
 
 func (s *Service) authorizeIngress(ctx context.Context, in *api.AuthorizeSecurityGroupIngressInput) (*api.AuthorizeSecurityGroupIngressOutput, error) {
 	rules, err := s.authorize(ctx, change{false, deref(in.GroupId), deref(in.GroupName),
-		append(in.IpPermissions, flat(in.IpProtocol, in.CidrIp, in.FromPort, in.ToPort, in.SourceSecurityGroupName)...), nil, in.DryRun})
+		append(in.IpPermissions, flat(in.IpProtocol, in.CidrIp, in.FromPort, in.ToPort, in.SourceSecurityGroupName)...), nil, in.DryRun, in.TagSpecifications})
 	return &api.AuthorizeSecurityGroupIngressOutput{Return: new(true), SecurityGroupRules: rules}, err
 }
 
 func (s *Service) authorizeEgress(ctx context.Context, in *api.AuthorizeSecurityGroupEgressInput) (*api.AuthorizeSecurityGroupEgressOutput, error) {
 	rules, err := s.authorize(ctx, change{true, deref(in.GroupId), "",
-		append(in.IpPermissions, flat(in.IpProtocol, in.CidrIp, in.FromPort, in.ToPort, in.SourceSecurityGroupName)...), nil, in.DryRun})
+		append(in.IpPermissions, flat(in.IpProtocol, in.CidrIp, in.FromPort, in.ToPort, in.SourceSecurityGroupName)...), nil, in.DryRun, in.TagSpecifications})
 	return &api.AuthorizeSecurityGroupEgressOutput{Return: new(true), SecurityGroupRules: rules}, err
 }
 
 func (s *Service) revokeIngress(ctx context.Context, in *api.RevokeSecurityGroupIngressInput) (*api.RevokeSecurityGroupIngressOutput, error) {
 	gone, unknown, err := s.revoke(ctx, change{false, deref(in.GroupId), deref(in.GroupName),
-		append(in.IpPermissions, flat(in.IpProtocol, in.CidrIp, in.FromPort, in.ToPort, in.SourceSecurityGroupName)...), in.SecurityGroupRuleIds, in.DryRun})
+		append(in.IpPermissions, flat(in.IpProtocol, in.CidrIp, in.FromPort, in.ToPort, in.SourceSecurityGroupName)...), in.SecurityGroupRuleIds, in.DryRun, nil})
 	return &api.RevokeSecurityGroupIngressOutput{Return: new(true), RevokedSecurityGroupRules: gone, UnknownIpPermissions: unknown}, err
 }
 
 func (s *Service) revokeEgress(ctx context.Context, in *api.RevokeSecurityGroupEgressInput) (*api.RevokeSecurityGroupEgressOutput, error) {
 	gone, unknown, err := s.revoke(ctx, change{true, deref(in.GroupId), "",
-		append(in.IpPermissions, flat(in.IpProtocol, in.CidrIp, in.FromPort, in.ToPort, in.SourceSecurityGroupName)...), in.SecurityGroupRuleIds, in.DryRun})
+		append(in.IpPermissions, flat(in.IpProtocol, in.CidrIp, in.FromPort, in.ToPort, in.SourceSecurityGroupName)...), in.SecurityGroupRuleIds, in.DryRun, nil})
 	return &api.RevokeSecurityGroupEgressOutput{Return: new(true), RevokedSecurityGroupRules: gone, UnknownIpPermissions: unknown}, err
 }
 
@@ -68,6 +70,10 @@ func (s *Service) authorize(ctx context.Context, c change) (out []api.SecurityGr
 	account, region := where(ctx)
 	if len(c.permissions) == 0 {
 		return nil, awserr.New("MissingParameter", "The request must contain the parameter IpPermissions")
+	}
+	tags, err := specTags(c.tags, "security-group-rule")
+	if err != nil {
+		return nil, err
 	}
 	err = s.changeGroup(ctx, c.id, c.name, c.dry, "RulesChanged", func(tx store.Tx, g *securityGroup) error {
 		all, err := securityGroups(tx, account, region)
@@ -85,7 +91,12 @@ func (s *Service) authorize(ctx context.Context, c change) (out []api.SecurityGr
 			}
 			r.ID = newID("sgr")
 			g.Rules = append(g.Rules, r)
-			out = append(out, r.api(account, region, g.ID))
+			if err := putTags(tx, account, region, r.ID, "security-group-rule", maps.Clone(tags)); err != nil {
+				return err
+			}
+			shown := r.api(account, region, g.ID)
+			shown.Tags = apiTags(tags)
+			out = append(out, shown)
 		}
 		if len(g.Rules) > 1000 {
 			return awserr.New("RulesPerSecurityGroupLimitExceeded", "The maximum number of rules per security group has been reached.")
@@ -99,6 +110,7 @@ func (s *Service) revoke(ctx context.Context, c change) (gone []api.RevokedSecur
 	account, region := where(ctx)
 	err = s.changeGroup(ctx, c.id, c.name, c.dry, "RulesChanged", func(tx store.Tx, g *securityGroup) error {
 		gone, unknown = nil, nil
+		var removed []string
 		all, err := securityGroups(tx, account, region)
 		if err != nil {
 			return err
@@ -112,6 +124,7 @@ func (s *Service) revoke(ctx context.Context, c change) (gone []api.RevokedSecur
 			gone = append(gone, api.RevokedSecurityGroupRule{SecurityGroupRuleId: new(r.ID), GroupId: new(g.ID), IsEgress: new(r.Egress), IpProtocol: new(r.Protocol),
 				FromPort: new(r.From), ToPort: new(r.To), CidrIpv4: orNil(r.IPv4), CidrIpv6: orNil(r.IPv6), PrefixListId: orNil(r.Prefix), ReferencedGroupId: orNil(r.Group), Description: orNil(r.Description)})
 			g.Rules = slices.Delete(g.Rules, n, n+1)
+			removed = append(removed, r.ID)
 			return true
 		}
 		for _, id := range c.ruleIDs {
@@ -126,6 +139,11 @@ func (s *Service) revoke(ctx context.Context, c change) (gone []api.RevokedSecur
 		for _, want := range rules {
 			if !remove(want.same) {
 				return awserr.New("InvalidPermission.NotFound", "The specified rule does not exist in this security group.")
+			}
+		}
+		for _, id := range removed {
+			if err := dropTags(tx, account, region, id); err != nil {
+				return err
 			}
 		}
 		return nil

@@ -113,6 +113,13 @@ func checkResource(r store.Reader, account, region, id string) (kind string, err
 		if all, err = securityGroups(r, account, region); err == nil {
 			_, err = pickGroups(all, []string{id}, nil)
 		}
+	case "security-group-rule":
+		var all []*securityGroup
+		if all, err = securityGroups(r, account, region); err == nil && !slices.ContainsFunc(all, func(g *securityGroup) bool {
+			return slices.ContainsFunc(g.Rules, func(x rule) bool { return x.ID == id })
+		}) {
+			err = awserr.New("InvalidSecurityGroupRuleId.NotFound", "The security group rule ID '%s' does not exist", id)
+		}
 	case "vpc":
 		if id != n.VPC {
 			err = awserr.New("InvalidVpcID.NotFound", "The vpc ID '%s' does not exist", id)
