@@ -111,6 +111,9 @@ func (s *Service) registerGroups(mux *dispatch.Mux) {
 	register(mux, api.OpAuthorizeSecurityGroupEgress, s.authorizeEgress)
 	register(mux, api.OpRevokeSecurityGroupIngress, s.revokeIngress)
 	register(mux, api.OpRevokeSecurityGroupEgress, s.revokeEgress)
+	register(mux, api.OpModifySecurityGroupRules, s.modifyRules)
+	register(mux, api.OpUpdateSecurityGroupRuleDescriptionsIngress, s.describeIngress)
+	register(mux, api.OpUpdateSecurityGroupRuleDescriptionsEgress, s.describeEgress)
 }
 
 func (s *Service) registerKeys(mux *dispatch.Mux) {

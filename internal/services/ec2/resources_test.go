@@ -91,6 +91,24 @@ func TestSecurityGroupRules(t *testing.T) {
 	if err != nil || len(got.SecurityGroups) != 1 || len(got.SecurityGroups[0].IpPermissions) != 1 || len(got.SecurityGroups[0].IpPermissions[0].IpRanges) != 2 {
 		t.Fatalf("groups %+v, %v", got, err)
 	}
+	rules := func() []api.SecurityGroupRule {
+		t.Helper()
+		out, err := dispatch.Call(b.ctx, b.mux, api.OpDescribeSecurityGroupRules, &api.DescribeSecurityGroupRulesInput{Filters: []api.Filter{{Name: new("group-id"), Values: []string{*id}}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.DeleteFunc(out.SecurityGroupRules, func(r api.SecurityGroupRule) bool { return *r.IsEgress })
+	}
+	first := rules()[0]
+	if _, err := dispatch.Call(b.ctx, b.mux, api.OpModifySecurityGroupRules, &api.ModifySecurityGroupRulesInput{GroupId: id, SecurityGroupRules: []api.SecurityGroupRuleUpdate{{SecurityGroupRuleId: first.SecurityGroupRuleId,
+		SecurityGroupRule: &api.SecurityGroupRuleRequest{IpProtocol: new("tcp"), FromPort: new(int64(443)), ToPort: new(int64(443)), CidrIpv4: new("192.0.2.0/24"), Description: new("tls")}}}}); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(rules(), func(r api.SecurityGroupRule) bool {
+		return *r.SecurityGroupRuleId == *first.SecurityGroupRuleId && *r.FromPort == 443 && *r.CidrIpv4 == "192.0.2.0/24" && *r.Description == "tls"
+	}) {
+		t.Errorf("modified: %+v", rules())
+	}
 	egress := &api.RevokeSecurityGroupEgressInput{GroupId: id, IpPermissions: []api.IpPermission{{IpProtocol: new("-1"), IpRanges: []api.IpRange{{CidrIp: new("0.0.0.0/0")}}}}}
 	if _, err := dispatch.Call(b.ctx, b.mux, api.OpRevokeSecurityGroupEgress, egress); err != nil {
 		t.Errorf("the default egress rule: %v", err)
