@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"slipway/internal/agent/cloudwatch"
 	"slipway/internal/machine"
 	"slipway/internal/machine/sandbox/wire"
 )
@@ -21,6 +22,7 @@ import (
 var commands = map[string]func(args []string) int{
 	"systemctl": systemctl, "journalctl": journalctl, "dnf": dnf, "yum": dnf, "amazon-linux-extras": extras,
 	"shutdown": powerOff, "poweroff": powerOff, "halt": powerOff, "reboot": powerOff,
+	cloudwatch.CtlName: cloudwatch.Ctl, cloudwatch.AgentName: cloudwatch.Main,
 }
 
 // onlyIfMissing are stand-ins that a host's real program goes before.
@@ -64,6 +66,10 @@ func StandIns() []wire.MaskEntry {
 	// Where /sbin comes first in PATH, or is no link, the host's own would win.
 	for _, name := range []string{"shutdown", "poweroff", "halt", "reboot"} {
 		out = append(out, wire.MaskEntry{Path: "usr/sbin/" + name, Kind: wire.MaskLink, Data: machine.SlipwayBinary})
+	}
+	// AWS's package has these in a directory of its own, and scripts look there.
+	for _, name := range []string{cloudwatch.CtlName, cloudwatch.AgentName} {
+		out = append(out, wire.MaskEntry{Path: cloudwatch.BinDir[1:] + "/" + name, Kind: wire.MaskLink, Data: machine.SlipwayBinary})
 	}
 	return append(out,
 		wire.MaskEntry{Path: "etc/pip.conf", Kind: wire.MaskFile, Mode: 0o644, Data: pipConf()},
