@@ -384,7 +384,7 @@ func (w *world) agent(id string) {
 	go func() {
 		defer close(done)
 		for ctx.Err() == nil {
-			poll, stop := context.WithTimeout(ctx, 50*time.Millisecond) // a short poll notices a restart
+			poll, stop := context.WithTimeout(ctx, 10*time.Second)
 			err := w.agentTurn(poll, ctx, id)
 			stop()
 			if err != nil && ctx.Err() == nil && !errors.Is(err, context.DeadlineExceeded) {
@@ -539,7 +539,7 @@ func (w *world) get(id string) *api.DeploymentInfo {
 
 func (w *world) until(what string, ok func() bool) {
 	w.t.Helper()
-	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(60 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(end) {
 			w.t.Fatalf("never: %s", what)
 		}
