@@ -55,7 +55,7 @@ func TestKilledAtAnyWrite(t *testing.T) {
 	for name, story := range map[string]func(*testing.T, int, bool) bool{"rollback": killedAt, "launch": killedAtLaunch} {
 		for _, written := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s/written=%v", name, written), func(t *testing.T) {
-				step := 9 // every write with SLIPWAY_EXHAUSTIVE=1
+				step := 17 // every write with SLIPWAY_EXHAUSTIVE=1
 				if os.Getenv("SLIPWAY_EXHAUSTIVE") != "" {
 					step = 1
 				}
