@@ -268,6 +268,9 @@ func TestDescribeStreams(t *testing.T) {
 
 // TestTailWithTheCLI needs version 2: version 1 has no tail.
 func TestTailWithTheCLI(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts Python: slow")
+	}
 	if v, err := exec.Command("aws", "--version").CombinedOutput(); err != nil || !strings.Contains(string(v), "aws-cli/2") {
 		t.Skip("needs the aws CLI, version 2")
 	}
@@ -310,6 +313,9 @@ func TestTailWithTheCLI(t *testing.T) {
 }
 
 func TestCLI(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts Python: slow")
+	}
 	if _, err := exec.LookPath("aws"); err != nil {
 		t.Skip("needs the aws CLI")
 	}

@@ -55,6 +55,9 @@ func start(t *testing.T) *server {
 }
 
 func TestBoto3(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts Python: slow")
+	}
 	if err := exec.Command("python3", "-c", "import boto3").Run(); err != nil {
 		t.Skip("needs python3 with boto3")
 	}
@@ -66,6 +69,9 @@ func TestBoto3(t *testing.T) {
 }
 
 func TestCLI(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts Python: slow")
+	}
 	if _, err := exec.LookPath("aws"); err != nil {
 		t.Skip("needs the aws CLI")
 	}
