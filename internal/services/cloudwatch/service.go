@@ -1,0 +1,223 @@
+package cloudwatch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	api "slipway/internal/api/cloudwatch"
+	"slipway/internal/aws/caller"
+	"slipway/internal/aws/dispatch"
+	"slipway/internal/clock"
+	"slipway/internal/reconcile"
+	"slipway/internal/services/cloudwatch/metricstore"
+	"slipway/internal/store"
+)
+
+// ScalingPolicies runs Auto Scaling policies for alarms. It is called when an
+// alarm enters a state that names the policy, and each minute while it stays.
+// state is the alarm's; value is the newest data point, NaN where there is none.
+type ScalingPolicies interface {
+	AlarmFired(ctx context.Context, account, region, policyARN, alarmName, state string, value, threshold float64) error
+}
+
+// Deps is what the service needs from the rest of the server.
+type Deps struct {
+	Store store.Store
+	Clock clock.Clock   // nil: clock.Real
+	Mux   *dispatch.Mux // to call SNS and EC2
+	Log   *slog.Logger  // nil: slog.Default
+	// Dir holds the points; New makes it.
+	Dir string
+	// Ephemeral acknowledges points before the disk has them.
+	Ephemeral bool
+	// Policies may be nil, or set later with SetPolicies.
+	Policies ScalingPolicies
+}
+
+// Service is CloudWatch. All methods are safe for concurrent use.
+type Service struct {
+	store    store.Store
+	clock    clock.Clock
+	mux      *dispatch.Mux
+	log      *slog.Logger
+	policies ScalingPolicies
+	metrics  *metricstore.Store
+	engine   *engine
+	outbox   *reconcile.Controller
+	records  chan record
+}
+
+// New opens the points in d.Dir. Close gives the files back.
+func New(d Deps) (*Service, error) {
+	if d.Clock == nil {
+		d.Clock = clock.Real
+	}
+	if d.Log == nil {
+		d.Log = slog.Default()
+	}
+	m, err := metricstore.Open(metricstore.Options{Dir: d.Dir, Clock: d.Clock, Log: d.Log, NoSync: d.Ephemeral})
+	if err != nil {
+		return nil, err
+	}
+	s := &Service{store: d.Store, clock: d.Clock, mux: d.Mux, log: d.Log, policies: d.Policies, metrics: m, records: make(chan record, 1024)}
+	s.engine = newEngine(s)
+	s.outbox = &reconcile.Controller{
+		Name: "CloudWatch alarm actions", Store: d.Store, Clock: d.Clock, Kind: actions.Kind, Workers: 4, Reconcile: s.deliver, Log: d.Log,
+	}
+	return s, nil
+}
+
+// SetPolicies names who runs scaling policies; before Run.
+func (s *Service) SetPolicies(p ScalingPolicies) { s.policies = p }
+
+// Close makes what was put durable and closes the files; after Run has ended.
+func (s *Service) Close() error { return s.metrics.Close() }
+
+// Register serves the operations that are built.
+func (s *Service) Register(mux *dispatch.Mux) {
+	mux.Declare(api.Service)
+	dispatch.Register(mux, api.OpPutMetricData, s.putMetricData)
+	dispatch.Register(mux, api.OpGetMetricStatistics, s.getMetricStatistics)
+	dispatch.Register(mux, api.OpListMetrics, s.listMetrics)
+	dispatch.Register(mux, api.OpPutMetricAlarm, s.putMetricAlarm)
+	dispatch.Register(mux, api.OpDescribeAlarms, s.describeAlarms)
+	dispatch.Register(mux, api.OpDescribeAlarmsForMetric, s.describeAlarmsForMetric)
+	dispatch.Register(mux, api.OpDescribeAlarmHistory, s.describeAlarmHistory)
+	dispatch.Register(mux, api.OpDeleteAlarms, s.deleteAlarms)
+	dispatch.Register(mux, api.OpSetAlarmState, s.setAlarmState)
+	dispatch.Register(mux, api.OpEnableAlarmActions, s.enableAlarmActions)
+	dispatch.Register(mux, api.OpDisableAlarmActions, s.disableAlarmActions)
+	dispatch.Register(mux, api.OpTagResource, s.tagResource)
+	dispatch.Register(mux, api.OpUntagResource, s.untagResource)
+	dispatch.Register(mux, api.OpListTagsForResource, s.listTagsForResource)
+}
+
+// Run evaluates alarms, runs their actions and writes recorded points until
+// ctx ends.
+func (s *Service) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var wg sync.WaitGroup
+	parts := []func(context.Context) error{s.engine.Run, s.outbox.Run, s.writeRecords}
+	errs := make([]error, len(parts))
+	for i, run := range parts {
+		wg.Go(func() {
+			if errs[i] = run(ctx); errs[i] != nil {
+				cancel()
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// Datum is a point that a producer in the process records.
+type Datum struct {
+	Name       string
+	Dimensions map[string]string
+	Unit       string    // one of AWS's; "" is None
+	At         time.Time // zero: now
+	Resolution int64     // seconds: 1, or 60 (also when 0)
+	// Set is the statistics; Value counts where it is empty.
+	Set   metricstore.Set
+	Value float64
+}
+
+type record struct {
+	account, region, namespace string
+	data                       []Datum
+}
+
+// Put keeps points of a service metric durably and lets alarms see them.
+func (s *Service) Put(ctx context.Context, account, region, namespace string, data []Datum) error {
+	now := s.clock.Now()
+	points := make([]metricstore.Point, 0, len(data))
+	for _, d := range data {
+		dims := make([]metricstore.Dimension, 0, len(d.Dimensions))
+		for k, v := range d.Dimensions {
+			dims = append(dims, metricstore.Dimension{Name: k, Value: v})
+		}
+		p := metricstore.Point{
+			Metric: metricstore.NewMetric(account, region, namespace, d.Name, dims...),
+			Unit:   d.Unit, At: d.At, Resolution: 60, Set: d.Set,
+		}
+		if p.Unit == "" {
+			p.Unit = api.StandardUnitNone
+		}
+		if p.At.IsZero() {
+			p.At = now
+		}
+		if d.Resolution == 1 {
+			p.Resolution = 1
+		}
+		if p.Set.Count == 0 {
+			p.Set = metricstore.Of(d.Value, 1)
+		}
+		points = append(points, p)
+	}
+	return s.put(ctx, points)
+}
+
+func (s *Service) put(ctx context.Context, points []metricstore.Point) error {
+	if err := s.metrics.Put(ctx, points); err != nil {
+		return fmt.Errorf("metric data: %w", err)
+	}
+	s.engine.arrived(points)
+	return nil
+}
+
+// Record is Put for producers that cannot wait: it returns at once, and where
+// more than 1024 calls are waiting the points are dropped and logged.
+func (s *Service) Record(account, region, namespace string, data ...Datum) {
+	now := s.clock.Now()
+	for i := range data {
+		if data[i].At.IsZero() {
+			data[i].At = now
+		}
+	}
+	select {
+	case s.records <- record{account, region, namespace, data}:
+	default:
+		s.log.Warn("service metrics dropped: too many are waiting", "namespace", namespace)
+	}
+}
+
+func (s *Service) writeRecords(ctx context.Context) error {
+	for {
+		select {
+		case r := <-s.records:
+			if err := s.Put(ctx, r.account, r.region, r.namespace, r.data); err != nil && ctx.Err() == nil {
+				s.log.Error("service metrics were not kept", "namespace", r.namespace, "error", err)
+			}
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// where is the account and region of a request.
+func where(ctx context.Context) (account, region string) {
+	id := caller.From(ctx)
+	return id.Account, id.Region
+}
+
+func deref[T any](p *T) T {
+	if p == nil {
+		var zero T
+		return zero
+	}
+	return *p
+}
+
+// orNil is nil for the zero value: absent on the wire.
+func orNil[T comparable](v T) *T {
+	var zero T
+	if v == zero {
+		return nil
+	}
+	return &v
+}
