@@ -204,6 +204,9 @@ func (s *Service) attachState(ctx context.Context, row *store.Row[Group], a act)
 			g.Attachments = slices.Delete(g.Attachments, n, n+1)
 		} else {
 			g.Attachments[n].State = a.state
+			if a.state == "InService" {
+				g.Attachments[n].Since = s.Clock.Now()
+			}
 		}
 		return nil
 	})

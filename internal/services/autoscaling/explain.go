@@ -112,7 +112,7 @@ func explainTargets(w *world, i *Instance, say func(string, ...any)) {
 	g := w.group
 	for _, a := range g.Attachments {
 		state := w.targets[a.ARN][i.ID]
-		end := i.InServiceAt.Add(time.Duration(g.Grace) * time.Second)
+		end := g.graceEnd(i, a)
 		switch {
 		case !slices.Contains(i.TargetGroups, a.ARN) && i.NoRegister:
 			say("It is not a target of %s: it was launched while AddToLoadBalancer was suspended.", a.ARN)

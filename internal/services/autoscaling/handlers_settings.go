@@ -69,7 +69,7 @@ func (s *Service) attach(ctx context.Context, name string, arns []string, traffi
 		for _, arn := range arns {
 			n := slices.IndexFunc(g.Doc.Attachments, func(a attachment) bool { return a.ARN == arn })
 			if n < 0 {
-				g.Doc.Attachments = append(g.Doc.Attachments, attachment{arn, "Adding", traffic})
+				g.Doc.Attachments = append(g.Doc.Attachments, attachment{ARN: arn, State: "Adding", Traffic: traffic})
 			} else if g.Doc.Attachments[n].State == "Removing" {
 				g.Doc.Attachments[n].State = "Adding"
 			}

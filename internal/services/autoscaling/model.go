@@ -117,6 +117,21 @@ type attachment struct {
 	State string
 	// Traffic says that it was attached by AttachTrafficSources.
 	Traffic bool `json:",omitempty"`
+	// Since is when it came to be InService.
+	Since time.Time `json:",omitzero"`
+}
+
+// graceEnd is when an instance's grace period for a target group is over. It
+// counts from the later of two moments: the instance came into service, or
+// the group's first target became healthy. Without the second, the rest of a
+// group would be replaced in the middle of its first deployment, as soon as
+// the first instance was deployed to.
+func (g *Group) graceEnd(i *Instance, a attachment) time.Time {
+	from := i.InServiceAt
+	if a.Since.After(from) {
+		from = a.Since
+	}
+	return from.Add(time.Duration(g.Grace) * time.Second)
 }
 
 type suspension struct{ Process, Reason string }

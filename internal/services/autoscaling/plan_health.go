@@ -21,7 +21,6 @@ func (p *planner) health() {
 	if p.group.suspended("HealthCheck") {
 		return
 	}
-	grace := time.Duration(p.group.Grace) * time.Second
 	for _, i := range p.instances {
 		if i.State != inService || p.busy[i.ID] {
 			continue
@@ -40,7 +39,7 @@ func (p *planner) health() {
 			if a.State != "InService" || p.targets[a.ARN][i.ID] != "unhealthy" {
 				continue
 			}
-			if end := i.InServiceAt.Add(grace); end.After(p.now) {
+			if end := p.group.graceEnd(i, a); end.After(p.now) {
 				p.look(end)
 				continue
 			}
