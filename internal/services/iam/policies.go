@@ -1,11 +1,9 @@
 package iam
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/base32"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -51,174 +49,8 @@ func noPolicy(arn string) error {
 	return awserr.New("NoSuchEntity", "Policy %s was not found.", arn).WithStatus(404)
 }
 
-func malformed(format string, args ...any) error {
-	return awserr.New("MalformedPolicyDocument", format, args...).WithStatus(400)
-}
-
-// checkDocument refuses what is no policy: AWS's grammar as far as it decides
-// between a policy and something else ("Grammar of the IAM JSON policy
-// language" in the IAM user guide). trust documents name principals and no
-// resources.
-func checkDocument(doc *string, trust bool) error {
-	type statement struct {
-		Sid                     string
-		Effect                  string
-		Action, NotAction       json.RawMessage
-		Resource, NotResource   json.RawMessage
-		Principal, NotPrincipal json.RawMessage
-		Condition               json.RawMessage
-	}
-	var p struct {
-		Version, ID string
-		Statement   json.RawMessage
-	}
-	dec := json.NewDecoder(strings.NewReader(deref(doc)))
-	if err := dec.Decode(&p); err != nil {
-		if trust {
-			return malformed("This policy contains invalid Json")
-		}
-		return malformed("Syntax errors in policy.")
-	}
-	if dec.More() {
-		return malformed("Syntax errors in policy.")
-	}
-	if p.Version != "" && p.Version != "2012-10-17" && p.Version != "2008-10-17" {
-		return malformed("The policy must contain a valid version string")
-	}
-	var sts []statement
-	raw := bytes.TrimSpace(p.Statement)
-	if len(raw) > 0 && raw[0] == '{' {
-		raw = append(append([]byte{'['}, raw...), ']')
-	}
-	if err := json.Unmarshal(raw, &sts); err != nil || len(sts) == 0 {
-		return malformed("Syntax errors in policy.")
-	}
-	for _, st := range sts {
-		switch {
-		case st.Effect != "Allow" && st.Effect != "Deny":
-			return malformed("Invalid effect: %s", st.Effect)
-		case st.Action == nil && st.NotAction == nil:
-			return malformed("Policy statement must contain actions.")
-		case trust && (st.Resource != nil || st.NotResource != nil):
-			return malformed("Has prohibited field Resource")
-		case trust && st.Principal == nil && st.NotPrincipal == nil:
-			return malformed("Missing required field Principal")
-		case !trust && (st.Principal != nil || st.NotPrincipal != nil):
-			return malformed("Policy document should not specify a principal.")
-		case !trust && st.Resource == nil && st.NotResource == nil:
-			return malformed("Policy statement must contain resources.")
-		}
-	}
-	return nil
-}
-
-func checkTrust(doc *string) error { return checkDocument(doc, true) }
-
 // awsManaged reports whether arn names one of AWS's own policies.
 func awsManaged(arn string) bool { return strings.HasPrefix(arn, "arn:aws:iam::aws:policy/") }
-
-// attachable refuses an ARN that names no policy of the account or AWS's.
-func (s *Service) attachable(ctx context.Context, arn *string) error {
-	if arn == nil || awsManaged(*arn) {
-		return nil
-	}
-	if !strings.HasPrefix(*arn, "arn:aws:iam::") || !strings.Contains(*arn, ":policy/") {
-		return awserr.New("InvalidInput", "ARN %s is not valid.", *arn)
-	}
-	_, err := policies.Find(ctx, s.Store, account(ctx), "", *arn)
-	if errors.Is(err, store.ErrNotFound) {
-		return awserr.New("NoSuchEntity", "Policy %s does not exist or is not attachable.", *arn).WithStatus(404)
-	}
-	return err
-}
-
-func (s *Service) putInline(ctx context.Context, c class, name, policyName, doc *string) error {
-	if err := checkDocument(doc, false); err != nil {
-		return err
-	}
-	_, err := s.change(ctx, c, name, "PolicyPut", func(e *entity) error {
-		if e.Inline == nil {
-			e.Inline = map[string]string{}
-		}
-		e.Inline[deref(policyName)] = deref(doc)
-		return nil
-	})
-	return err
-}
-
-func noInline(c class, policyName *string) error {
-	return awserr.New("NoSuchEntity", "The %s policy with name %s cannot be found.", c.word, deref(policyName)).WithStatus(404)
-}
-
-func (s *Service) getInline(ctx context.Context, c class, name, policyName *string) (*entity, string, error) {
-	e, err := s.get(ctx, c, name)
-	if err != nil {
-		return nil, "", err
-	}
-	doc, ok := e.Inline[deref(policyName)]
-	if !ok {
-		return nil, "", noInline(c, policyName)
-	}
-	return e, doc, nil
-}
-
-func (s *Service) deleteInline(ctx context.Context, c class, name, policyName *string) error {
-	_, err := s.change(ctx, c, name, "PolicyDeleted", func(e *entity) error {
-		if _, ok := e.Inline[deref(policyName)]; !ok {
-			return noInline(c, policyName)
-		}
-		delete(e.Inline, deref(policyName))
-		return nil
-	})
-	return err
-}
-
-func (s *Service) attach(ctx context.Context, c class, name, arn *string) error {
-	if err := s.attachable(ctx, arn); err != nil {
-		return err
-	}
-	_, err := s.change(ctx, c, name, "PolicyAttached", func(e *entity) error {
-		if slices.Contains(e.Attached, *arn) {
-			return store.ErrUnchanged
-		}
-		if len(e.Attached) >= 20 {
-			return awserr.New("LimitExceeded", "Cannot exceed quota for PoliciesPer%s: 20", c.title()).WithStatus(409)
-		}
-		e.Attached = append(e.Attached, *arn)
-		sort.Strings(e.Attached)
-		return nil
-	})
-	return err
-}
-
-func (s *Service) detach(ctx context.Context, c class, name, arn *string) error {
-	_, err := s.change(ctx, c, name, "PolicyDetached", func(e *entity) error {
-		i := slices.Index(e.Attached, deref(arn))
-		if i < 0 {
-			return noPolicy(deref(arn))
-		}
-		e.Attached = slices.Delete(e.Attached, i, i+1)
-		return nil
-	})
-	return err
-}
-
-func attachedARN(p iam.AttachedPolicy) string { return deref(p.PolicyArn) }
-
-func (s *Service) attached(ctx context.Context, c class, name, pathPrefix *string) ([]iam.AttachedPolicy, error) {
-	e, err := s.get(ctx, c, name)
-	if err != nil {
-		return nil, err
-	}
-	out := []iam.AttachedPolicy{}
-	for _, arn := range e.Attached {
-		path, name := splitPolicy(arn)
-		if strings.HasPrefix(path, deref(pathPrefix)) {
-			out = append(out, iam.AttachedPolicy{PolicyArn: &arn, PolicyName: &name})
-		}
-	}
-	return out, nil
-}
 
 // splitPolicy takes path and name out of a policy's ARN.
 func splitPolicy(arn string) (path, name string) {
@@ -227,63 +59,13 @@ func splitPolicy(arn string) (path, name string) {
 	return rest[:i+1], rest[i+1:]
 }
 
-func (s *Service) setBoundary(ctx context.Context, c class, name, arn *string) error {
-	if err := s.attachable(ctx, arn); err != nil {
-		return err
-	}
-	_, err := s.change(ctx, c, name, "BoundaryChanged", func(e *entity) error {
-		if arn == nil && e.Boundary == "" {
-			return awserr.New("NoSuchEntity", "No permissions boundary was found for %s %s.", c.word, e.Name).WithStatus(404)
-		}
-		e.Boundary = deref(arn)
-		return nil
-	})
-	return err
-}
-
 // holder is an entity that a managed policy is attached to.
 type holder struct {
 	class class
 	e     *entity
 }
 
-// usage finds out what a policy is attached to.
-func (s *Service) usage(r store.Reader, acct string, used func(h holder, arn string, boundary bool)) error {
-	for _, c := range []class{users, groups, roles} {
-		rows, err := c.List(r, store.Query{Account: acct})
-		if err != nil {
-			return err
-		}
-		for _, row := range rows {
-			for _, arn := range row.Doc.Attached {
-				used(holder{c, &row.Doc}, arn, false)
-			}
-			if row.Doc.Boundary != "" {
-				used(holder{c, &row.Doc}, row.Doc.Boundary, true)
-			}
-		}
-	}
-	return nil
-}
-
 type counts struct{ attached, boundary int64 }
-
-func (s *Service) counts(ctx context.Context) (map[string]counts, error) {
-	out := map[string]counts{}
-	err := s.Store.View(ctx, func(r store.Reader) error {
-		clear(out)
-		return s.usage(r, account(ctx), func(_ holder, arn string, boundary bool) {
-			c := out[arn]
-			if boundary {
-				c.boundary++
-			} else {
-				c.attached++
-			}
-			out[arn] = c
-		})
-	})
-	return out, err
-}
 
 func policyOut(p *policy, c counts, full bool) iam.Policy {
 	o := iam.Policy{PolicyName: &p.Name, PolicyId: &p.ID, Arn: &p.ARN, Path: &p.Path, DefaultVersionId: &p.Default,
