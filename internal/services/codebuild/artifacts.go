@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"io/fs"
 	"path"
 	"strings"
 	"time"
@@ -75,13 +76,16 @@ func (s *Service) storeArtifact(ctx context.Context, row *buildRow, p *build.Pac
 // artifactKey is path/[build id/]name (API reference, ProjectArtifacts).
 func artifactKey(row *buildRow, to *api.ProjectArtifacts, p *build.PackedArtifact) string {
 	name := str(to.Name)
-	if p.Name != "" {
+	if p.Name != "" && flag(to.OverrideArtifactName) {
 		name = p.Name
 	}
 	if name == "" {
 		name = str(row.Doc.API.ProjectName)
 	}
-	parts := []string{p.Prefix, str(to.Path)}
+	parts := []string{str(to.Path)}
+	if str(to.Type) == api.ArtifactsTypeS3 {
+		parts = []string{p.Prefix, str(to.Path)}
+	}
 	if str(to.NamespaceType) == api.ArtifactNamespaceBuildId {
 		parts = append(parts, strings.TrimPrefix(machineID(row.ID), "build-"))
 	}
@@ -113,6 +117,9 @@ func (s *Service) filesIn(ctx context.Context, row *buildRow, dir string) ([]fil
 		}
 		if _, err := fmt.Sscan(size, &f.size); err != nil {
 			return nil, err
+		}
+		if !fs.ValidPath(name) { // the machine is the user's: it may say anything
+			return nil, fmt.Errorf("the artifact holds a file with the name %q", name)
 		}
 		f.name = name
 		files = append(files, f)

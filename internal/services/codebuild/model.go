@@ -125,13 +125,17 @@ func (b *Build) leave(name, status string, at time.Time, contexts ...api.PhaseCo
 }
 
 // finish gives the build its final status. The phase that is under way ends
-// with the same one, for the reason given.
+// with the same one, for the reason given; between two phases, FINALIZING is
+// the one that ends so.
 func (b *Build) finish(status string, at time.Time, contexts ...api.PhaseContext) {
 	if b.Complete() {
 		return
 	}
 	if n := len(b.API.Phases); n > 0 {
-		b.leave(str(b.API.Phases[n-1].PhaseType), status, at, contexts...)
+		if b.API.Phases[n-1].PhaseStatus != nil && len(contexts) > 0 {
+			b.enter(api.BuildPhaseTypeFinalizing, at)
+		}
+		b.leave(str(b.API.CurrentPhase), status, at, contexts...)
 	}
 	b.enter(api.BuildPhaseTypeCompleted, at)
 	b.API.BuildStatus, b.API.BuildComplete, b.API.EndTime = &status, new(true), b.API.Phases[len(b.API.Phases)-1].StartTime

@@ -284,6 +284,10 @@ func (s *Service) startRunner(ctx context.Context, row *buildRow, job build.Job)
 	return nil
 }
 
+// maxEvent bounds an event, in bytes; a report of 500 long messages is the
+// largest.
+const maxEvent = 32 << 20
+
 // tail follows the events of a runner until its last one.
 func (s *Service) tail(ctx context.Context, row *buildRow) error {
 	ctx, cancel := context.WithCancel(ctx)
@@ -306,16 +310,12 @@ func (s *Service) tail(ctx context.Context, row *buildRow) error {
 	var readErr error
 	go func() {
 		defer close(events)
-		r := bufio.NewReaderSize(pr, 64<<10)
-		for {
-			line, err := r.ReadBytes('\n')
-			if err != nil {
-				readErr = err
-				return
-			}
+		r := bufio.NewScanner(pr)
+		r.Buffer(nil, maxEvent)
+		for r.Scan() {
 			var ev build.Event
-			if err := json.Unmarshal(line, &ev); err != nil {
-				readErr = fmt.Errorf("an event that cannot be read: %w", err)
+			if err := json.Unmarshal(r.Bytes(), &ev); err != nil {
+				readErr = fmt.Errorf("%w: an event cannot be read: %w", errLost, err)
 				return
 			}
 			select {
@@ -324,6 +324,9 @@ func (s *Service) tail(ctx context.Context, row *buildRow) error {
 				readErr = ctx.Err()
 				return
 			}
+		}
+		if readErr = r.Err(); readErr == nil {
+			readErr = io.EOF
 		}
 	}()
 	f := &follower{s: s, row: row}
@@ -340,6 +343,9 @@ func (s *Service) tail(ctx context.Context, row *buildRow) error {
 		}
 	}
 	if ctx.Err() == nil && errors.Is(readErr, io.EOF) {
+		if s.deps.Machines.Name() == "simulated" {
+			return fmt.Errorf("%w: simulated machines run no builds, start the server with --machines=sandbox", errLost)
+		}
 		return fmt.Errorf("%w: the build runner ended before the build", errLost)
 	}
 	return readErr
