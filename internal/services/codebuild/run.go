@@ -351,6 +351,14 @@ func (s *Service) tail(ctx context.Context, row *buildRow) error {
 	return readErr
 }
 
+// onClock is a time of the machine's, which is real, on the service's clock.
+func (s *Service) onClock(t time.Time) time.Time {
+	if s.deps.Clock == clock.Real {
+		return t
+	}
+	return s.deps.Clock.Now().Add(-s.inClock(clock.Real.Since(t)))
+}
+
 // follower accounts for events: side effects first, then the row that says
 // that they were done. A repeat after a crash does a little twice.
 type follower struct {
@@ -360,6 +368,9 @@ type follower struct {
 }
 
 func (f *follower) take(ctx context.Context, batch []build.Event) error {
+	for i := range batch {
+		batch[i].Time = f.s.onClock(batch[i].Time)
+	}
 	var text []logLine
 	for _, ev := range batch {
 		switch ev.Type {

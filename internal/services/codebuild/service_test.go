@@ -12,6 +12,7 @@ import (
 	"slipway/internal/agent/build"
 	api "slipway/internal/api/codebuild"
 	"slipway/internal/aws/awserr"
+	"slipway/internal/clock"
 	"slipway/internal/machine"
 	"slipway/internal/machine/simulated"
 )
@@ -24,7 +25,7 @@ func script(events ...build.Event) func(context.Context, string, machine.ExecSpe
 		}
 		enc := json.NewEncoder(spec.Stdout)
 		for i, ev := range events {
-			ev.Seq, ev.Time = int64(i+1), time.Now()
+			ev.Seq, ev.Time = int64(i+1), clock.Real.Now()
 			if err := enc.Encode(ev); err != nil {
 				return 0, err
 			}
@@ -152,5 +153,19 @@ func TestProjects(t *testing.T) {
 	call(t, w.svc.deleteProject, &api.DeleteProjectInput{Name: new("todo")})
 	if out := call(t, w.svc.batchGetProjects, &api.BatchGetProjectsInput{Names: []string{"todo"}}); len(out.ProjectsNotFound) != 1 {
 		t.Errorf("%+v", out)
+	}
+}
+
+// Times of the machine are shown on the server's clock, however fast it runs.
+func TestScaledClock(t *testing.T) {
+	w := newWorld(t, simulated.New(simulated.Options{Exec: script(append(phaseEvents("BUILD", "SUCCEEDED"), build.Event{Type: build.EventDone, Status: "SUCCEEDED"})...)}))
+	w.clock = clock.Scaled(60, clock.Real.Now().Add(1000*time.Hour))
+	w.start()
+	w.project("version: 0.2\nphases: {}\n", nil)
+	b := w.wait(w.build(nil))
+	for _, p := range b.Phases {
+		if late := p.StartTime.Sub(*b.StartTime); late < 0 || late > time.Hour {
+			t.Errorf("%s begins %s after the build", *p.PhaseType, late)
+		}
 	}
 }

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"slipway/internal/agent/build"
 	api "slipway/internal/api/codebuild"
 	"slipway/internal/api/logs"
@@ -35,7 +37,7 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 2 && os.Args[1] == "agent" && os.Args[2] == "build" {
 		os.Exit(build.Main(os.Args[3:]))
 	}
-	os.Exit(m.Run())
+	goleak.VerifyTestMain(m)
 }
 
 const (
@@ -49,6 +51,7 @@ type world struct {
 	t        *testing.T
 	store    store.Store
 	machines machine.Driver
+	clock    clock.Clock // nil: the real one
 
 	mu       sync.Mutex
 	objects  map[string]string // "bucket/key" -> content
@@ -83,7 +86,7 @@ func (w *world) start() *world {
 	w.t.Helper()
 	mux := dispatch.New()
 	w.fakes(mux)
-	w.svc = New(Deps{Store: w.store, Mux: mux, Machines: w.machines, Repositories: w, Log: slog.New(slog.NewTextHandler(w.t.Output(), nil))})
+	w.svc = New(Deps{Store: w.store, Clock: w.clock, Mux: mux, Machines: w.machines, Repositories: w, Log: slog.New(slog.NewTextHandler(w.t.Output(), nil))})
 	w.svc.Register(mux)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
