@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
-	"time"
 
 	api "slipway/internal/api/cloudwatch"
 	"slipway/internal/aws/caller"
 	"slipway/internal/aws/dispatch"
 	"slipway/internal/clock"
 	"slipway/internal/reconcile"
+	"slipway/internal/services/cloudwatch/collect"
 	"slipway/internal/services/cloudwatch/metricstore"
 	"slipway/internal/store"
 )
@@ -36,6 +36,9 @@ type Deps struct {
 	Ephemeral bool
 	// Policies may be nil, or set later with SetPolicies.
 	Policies ScalingPolicies
+	// Machines and Balancers are measured; nil: they are not.
+	Machines  collect.Machines
+	Balancers collect.Balancers
 }
 
 // Service is CloudWatch. All methods are safe for concurrent use.
@@ -49,6 +52,7 @@ type Service struct {
 	engine   *engine
 	outbox   *reconcile.Controller
 	records  chan record
+	collect  *collect.Collector
 }
 
 // New opens the points in d.Dir. Close gives the files back.
@@ -68,6 +72,7 @@ func New(d Deps) (*Service, error) {
 	s.outbox = &reconcile.Controller{
 		Name: "CloudWatch alarm actions", Store: d.Store, Clock: d.Clock, Kind: actions.Kind, Workers: 4, Reconcile: s.deliver, Log: d.Log,
 	}
+	s.collect = collect.New(collect.Deps{Store: d.Store, Clock: d.Clock, Log: d.Log, Machines: d.Machines, Balancers: d.Balancers, Put: s.Put})
 	return s, nil
 }
 
@@ -83,6 +88,11 @@ func (s *Service) Register(mux *dispatch.Mux) {
 	dispatch.Register(mux, api.OpPutMetricData, s.putMetricData)
 	dispatch.Register(mux, api.OpGetMetricStatistics, s.getMetricStatistics)
 	dispatch.Register(mux, api.OpListMetrics, s.listMetrics)
+	dispatch.Register(mux, api.OpGetMetricData, s.getMetricData)
+	dispatch.Register(mux, api.OpPutDashboard, s.putDashboard)
+	dispatch.Register(mux, api.OpGetDashboard, s.getDashboard)
+	dispatch.Register(mux, api.OpListDashboards, s.listDashboards)
+	dispatch.Register(mux, api.OpDeleteDashboards, s.deleteDashboards)
 	dispatch.Register(mux, api.OpPutMetricAlarm, s.putMetricAlarm)
 	dispatch.Register(mux, api.OpDescribeAlarms, s.describeAlarms)
 	dispatch.Register(mux, api.OpDescribeAlarmsForMetric, s.describeAlarmsForMetric)
@@ -102,7 +112,7 @@ func (s *Service) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var wg sync.WaitGroup
-	parts := []func(context.Context) error{s.engine.Run, s.outbox.Run, s.writeRecords}
+	parts := []func(context.Context) error{s.engine.Run, s.outbox.Run, s.writeRecords, s.collect.Run}
 	errs := make([]error, len(parts))
 	for i, run := range parts {
 		wg.Go(func() {
@@ -116,16 +126,7 @@ func (s *Service) Run(ctx context.Context) error {
 }
 
 // Datum is a point that a producer in the process records.
-type Datum struct {
-	Name       string
-	Dimensions map[string]string
-	Unit       string    // one of AWS's; "" is None
-	At         time.Time // zero: now
-	Resolution int64     // seconds: 1, or 60 (also when 0)
-	// Set is the statistics; Value counts where it is empty.
-	Set   metricstore.Set
-	Value float64
-}
+type Datum = collect.Datum
 
 type record struct {
 	account, region, namespace string

@@ -30,7 +30,7 @@ const (
 	maxBins = 4096
 	// base is the ratio of neighbouring buckets' bounds: the value that stands
 	// for a bucket is off by at most (base-1)/(base+1) < 1 %.
-	base = 1.0198
+	base = 1.0101
 )
 
 var logBase = math.Log(base)
