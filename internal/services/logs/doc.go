@@ -8,7 +8,6 @@
 // and created again never sees old events; directories without a row are
 // removed at start. A stream's number in the segments is treated alike.
 //
-// Not built yet, and answered with 501: metric and subscription filters,
-// Insights queries, live tail, exports, and the JSON and space-delimited
-// filter patterns (package pattern).
+// Metrics of events (metric filters, the embedded metric format, AWS/Logs) are
+// made behind the acknowledgement, from a durable cursor: see feed.
 package logs

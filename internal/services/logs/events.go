@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"slipway/internal/api/logs"
-	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/dispatch"
 	"slipway/internal/clock"
 	"slipway/internal/services/logs/pattern"
@@ -104,6 +103,9 @@ func (s *Service) putEvents(ctx context.Context, in *logs.PutLogEventsInput) (*l
 	if err != nil {
 		return nil, err
 	}
+	if err := s.noteEMF(ctx, g, l, events); err != nil {
+		return nil, err
+	}
 	first, err := l.Append(ctx, st.Doc.Number, s.Clock.Now().UnixMilli(), events)
 	if errors.Is(err, segment.ErrClosed) {
 		return nil, noGroup() // deleted just now
@@ -111,7 +113,37 @@ func (s *Service) putEvents(ctx context.Context, in *logs.PutLogEventsInput) (*l
 	if err != nil {
 		return nil, err
 	}
+	s.observe(g, st, first, events)
 	return &logs.PutLogEventsOutput{NextSequenceToken: new(sequenceToken(first + uint64(len(events)))), RejectedLogEventsInfo: rejected}, nil
+}
+
+// observe tells those who want to know of new events.
+func (s *Service) observe(g *store.Row[group], st *store.Row[stream], first uint64, events []segment.Event) {
+	if len(events) == 0 {
+		return
+	}
+	bytes := 0
+	for i := range events {
+		bytes += len(events[i].Message) + eventOverhead
+	}
+	s.feed.touch(groupKey{g.Account, g.Region, g.ID}, len(events), bytes)
+}
+
+// noteEMF makes a group's cursor before its first event in the embedded metric
+// format is stored, so that not even a crash hides it.
+func (s *Service) noteEMF(ctx context.Context, g *store.Row[group], l *segment.Log, events []segment.Event) error {
+	if !slices.ContainsFunc(events, func(e segment.Event) bool { return maybeEMF(e.Message) }) {
+		return nil
+	}
+	cur, err := cursors.Find(ctx, s.Store, g.Account, g.Region, g.ID)
+	if err == nil && cur.Doc.EMF {
+		return nil
+	}
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return err
+	}
+	next := l.Next()
+	return s.Store.Update(ctx, func(tx store.Tx) error { return ensureCursor(tx, g, next, true) })
 }
 
 // posText writes a position as the 56 digits of a token or an event id.
@@ -286,11 +318,7 @@ func (s *Service) filterEvents(ctx context.Context, in *logs.FilterLogEventsInpu
 
 func parsePattern(text *string) (*pattern.Pattern, error) {
 	p, err := pattern.Parse(deref(text))
-	var se *pattern.SyntaxError
-	switch {
-	case errors.Is(err, pattern.ErrNotBuilt):
-		return nil, awserr.New("NotImplemented", "Slipway does not implement JSON and space-delimited filter patterns yet.").WithStatus(501)
-	case errors.As(err, &se):
+	if se := (*pattern.SyntaxError)(nil); errors.As(err, &se) {
 		return nil, invalid("Invalid filter pattern: %s", se)
 	}
 	return p, err

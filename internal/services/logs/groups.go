@@ -84,6 +84,9 @@ func (s *Service) deleteGroup(ctx context.Context, in *logs.DeleteLogGroupInput)
 				return err
 			}
 		}
+		if err := dropMetricFilters(tx, row); err != nil {
+			return err
+		}
 		dir = row.Doc.Dir
 		return groups.Delete(tx, row, "Deleted", nil)
 	})

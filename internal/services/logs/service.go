@@ -33,6 +33,9 @@ type Deps struct {
 type Service struct {
 	Deps
 
+	mux  *dispatch.Mux // set by Register
+	feed *feed
+
 	mu   sync.Mutex
 	open map[string]*segment.Log // by the group's directory name
 }
@@ -45,11 +48,15 @@ func New(deps Deps) *Service {
 	if deps.Log == nil {
 		deps.Log = slog.Default()
 	}
-	return &Service{Deps: deps, open: map[string]*segment.Log{}}
+	s := &Service{Deps: deps, open: map[string]*segment.Log{}}
+	s.feed = newFeed(s)
+	return s
 }
 
 // Register serves the operations.
 func (s *Service) Register(m *dispatch.Mux) {
+	s.mux = m
+	s.registerMetricFilters(m)
 	s.registerGroups(m)
 	s.registerStreams(m)
 	s.registerEvents(m)
@@ -94,7 +101,8 @@ const (
 	expireEach = time.Hour
 )
 
-// Run seals segments and removes expired events until ctx ends.
+// Run seals segments, removes expired events and makes metrics of new ones
+// until ctx ends.
 func (s *Service) Run(ctx context.Context) error {
 	if err := s.removeOrphans(ctx); err != nil && ctx.Err() == nil {
 		s.Log.Error("logs: removing the events of deleted groups", "error", err)
@@ -102,6 +110,9 @@ func (s *Service) Run(ctx context.Context) error {
 	t := clock.Real.NewTicker(maintainEach)
 	defer t.Stop()
 	defer s.close()
+	var wg sync.WaitGroup
+	wg.Go(func() { s.feed.run(ctx) })
+	defer wg.Wait()
 	for n := time.Duration(0); ; n += maintainEach {
 		if err := s.maintain(ctx, n%expireEach == 0); err != nil && ctx.Err() == nil {
 			s.Log.Error("logs: maintenance", "error", err)

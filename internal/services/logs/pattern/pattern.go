@@ -1,20 +1,16 @@
 // Package pattern parses the filter patterns of CloudWatch Logs and matches
 // messages against them ("Filter pattern syntax" in the CloudWatch Logs user
-// guide). Built so far: unstructured patterns (terms, "quoted phrases",
-// -excluded and ?alternative terms, %regular expressions%). JSON patterns
-// ({...}) and space-delimited ones ([...]) are ErrNotBuilt.
+// guide): unstructured patterns (terms, "quoted phrases", -excluded and
+// ?alternative terms, %regular expressions%), JSON patterns ({ $.a = 1 }) and
+// space-delimited ones ([ip, user, status = 4*]).
 package pattern
 
 import (
-	"errors"
 	"fmt"
 	"regexp"
 	"strings"
 	"unicode/utf8"
 )
-
-// ErrNotBuilt says that a pattern is of a kind that is not built yet.
-var ErrNotBuilt = errors.New("pattern: JSON and space-delimited patterns are not built yet")
 
 // SyntaxError says what is wrong and at which character, counted from 1.
 type SyntaxError struct {
@@ -27,6 +23,8 @@ func (e *SyntaxError) Error() string { return fmt.Sprintf("column %d: %s", e.Col
 // Pattern is a parsed pattern. It is safe for concurrent use.
 type Pattern struct {
 	all, none, any []term
+	json           *expr
+	fields         *delimited
 }
 
 // term is a phrase or a regular expression.
@@ -47,8 +45,13 @@ const maxRegexes = 2
 // Parse reads a pattern; the empty one matches everything.
 func Parse(s string) (*Pattern, error) {
 	trimmed := strings.TrimSpace(s)
-	if strings.HasPrefix(trimmed, "{") || strings.HasPrefix(trimmed, "[") {
-		return nil, ErrNotBuilt
+	switch {
+	case strings.HasPrefix(trimmed, "{"):
+		e, err := parseJSON(s)
+		return &Pattern{json: e}, err
+	case strings.HasPrefix(trimmed, "["):
+		d, err := parseDelimited(s)
+		return &Pattern{fields: d}, err
 	}
 	p, regexes := &Pattern{}, 0
 	for at := 0; at < len(s); {
@@ -134,6 +137,10 @@ func quoted(s string, at int) (term, int, error) {
 // Match reports whether a message matches. Alternatives count only where no
 // plain term stands beside them, as on AWS.
 func (p *Pattern) Match(message string) bool {
+	if p.json != nil || p.fields != nil {
+		_, ok := p.Find(message)
+		return ok
+	}
 	for _, t := range p.none {
 		if t.in(message) {
 			return false
@@ -153,4 +160,99 @@ func (p *Pattern) Match(message string) bool {
 		}
 	}
 	return false
+}
+
+// Found are the values of a message that matched.
+type Found struct {
+	p      *Pattern
+	doc    any
+	fields []string
+}
+
+// Find matches a message and keeps its parts.
+func (p *Pattern) Find(message string) (Found, bool) {
+	switch {
+	case p.json != nil:
+		doc := document(message)
+		return Found{p: p, doc: doc}, doc != nil && p.json.holds(func(c *comparison) bool { return c.inJSON(doc) })
+	case p.fields != nil:
+		v := p.fields.match(message)
+		return Found{p: p, fields: v}, v != nil
+	}
+	return Found{p: p}, p.Match(message)
+}
+
+// Value is the text of a part that the pattern can name: $.property or $field.
+// ok is false where the message has none.
+func (f Found) Value(sel *Selector) (v string, ok bool) {
+	switch {
+	case f.doc != nil && sel.json != nil:
+		if found := sel.json.find(f.doc); len(found) > 0 && found[0] != nil {
+			return text(found[0]), true
+		}
+	case f.fields != nil && sel.json == nil:
+		for i, n := range f.p.fields.names {
+			if n == sel.field {
+				return f.fields[i], true
+			}
+		}
+	}
+	return "", false
+}
+
+// Values are the parts that the pattern names, as TestMetricFilter shows them.
+func (f Found) Values() map[string]string {
+	out := map[string]string{}
+	if f.fields != nil {
+		for i, n := range f.p.fields.names {
+			out["$"+n] = f.fields[i]
+		}
+	}
+	if f.p.json != nil {
+		f.p.json.each(func(c *comparison) {
+			if found := c.part.find(f.doc); len(found) > 0 {
+				out[c.part.text] = text(found[0])
+			}
+		})
+	}
+	return out
+}
+
+// Selector names a part of a message.
+type Selector struct {
+	json  *selector
+	field string
+}
+
+// Selector reads $.property (for JSON patterns) or $field (for
+// space-delimited ones, which must have it).
+func (p *Pattern) Selector(s string) (*Selector, error) {
+	switch {
+	case p.json != nil:
+		ps := &parser{s: s}
+		sel, err := ps.parseSelector()
+		if err == nil && ps.at < len(s) {
+			err = ps.fail("nothing may follow the selector")
+		}
+		return &Selector{json: &sel}, err
+	case p.fields != nil && strings.HasPrefix(s, "$"):
+		for _, n := range p.fields.names {
+			if n == s[1:] {
+				return &Selector{field: n}, nil
+			}
+		}
+	}
+	return nil, &SyntaxError{1, fmt.Sprintf("the pattern has no part %s", s)}
+}
+
+// Literal is a text that every matching message holds, "" where none is
+// known: what does not hold it need not be looked at.
+func (p *Pattern) Literal() string {
+	longest := ""
+	for _, t := range p.all {
+		if t.re == nil && len(t.text) > len(longest) {
+			longest = t.text
+		}
+	}
+	return longest
 }

@@ -281,6 +281,14 @@ func (l *Log) Bytes() (n int64) {
 	return n
 }
 
+// Next is the sequence number that the next event will have: all before it can
+// be read.
+func (l *Log) Next() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.seq
+}
+
 // Append stores events, sorted by time, and returns when they are durable.
 // The first has the returned sequence number, the others follow.
 func (l *Log) Append(ctx context.Context, stream uint32, ingested int64, events []Event) (uint64, error) {

@@ -17,9 +17,15 @@ type Query struct {
 	// when Backward).
 	After    *Pos
 	Backward bool
+	// Since and Until bound the sequence number: Since <= seq < Until. An
+	// Until of 0 is no bound.
+	Since, Until uint64
 }
 
 func (q *Query) wants(b *block) bool {
+	if b.maxSeq < q.Since || q.Until != 0 && b.minSeq >= q.Until {
+		return false
+	}
 	if b.maxTime < q.From || b.minTime >= q.To || q.Streams != nil && !q.Streams[b.stream] {
 		return false
 	}
@@ -33,7 +39,7 @@ func (q *Query) wants(b *block) bool {
 }
 
 func (q *Query) has(r *Record) bool {
-	if r.Time < q.From || r.Time >= q.To {
+	if r.Time < q.From || r.Time >= q.To || r.Seq < q.Since || q.Until != 0 && r.Seq >= q.Until {
 		return false
 	}
 	switch {

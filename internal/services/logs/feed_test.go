@@ -1,0 +1,186 @@
+package logs_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"slipway/internal/api/cloudwatch"
+	api "slipway/internal/api/logs"
+	"slipway/internal/aws/awserr"
+	"slipway/internal/aws/dispatch"
+)
+
+// sink takes the metrics that the service makes.
+type sink struct {
+	mu   sync.Mutex
+	got  []string // namespace metric {dims} value xcount
+	fail bool
+}
+
+func (s *sink) register(m *dispatch.Mux) {
+	dispatch.Register(m, cloudwatch.OpPutMetricData, func(_ context.Context, in *cloudwatch.PutMetricDataInput) (*cloudwatch.PutMetricDataOutput, error) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.fail {
+			return nil, awserr.New("InternalFailure", "not now")
+		}
+		for _, d := range in.MetricData {
+			dims := ""
+			for _, x := range d.Dimensions {
+				dims += *x.Name + "=" + *x.Value + " "
+			}
+			for i, v := range d.Values {
+				s.got = append(s.got, fmt.Sprintf("%s %s %s%vx%v", *in.Namespace, *d.MetricName, dims, v, d.Counts[i]))
+			}
+		}
+		return &cloudwatch.PutMetricDataOutput{}, nil
+	})
+}
+
+func (s *sink) wait(t *testing.T, want ...string) {
+	t.Helper()
+	slices.Sort(want)
+	var got []string
+	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		s.mu.Lock()
+		got = slices.Clone(s.got)
+		s.mu.Unlock()
+		slices.Sort(got)
+		if slices.Equal(got, want) {
+			return
+		}
+	}
+	t.Errorf("metrics %q, want %q", got, want)
+}
+
+func (f *fixture) run() (stop func()) {
+	ctx, cancel := context.WithCancel(f.ctx)
+	done := make(chan error)
+	go func() { done <- f.svc.Run(ctx) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			f.Error(err)
+		}
+	})
+	f.Cleanup(stop)
+	return stop
+}
+
+func (f *fixture) filter(name, pattern, value string, def *float64, dims map[string]string) error {
+	_, err := dispatch.Call(f.ctx, f.mux, api.OpPutMetricFilter, &api.PutMetricFilterInput{LogGroupName: new("g"), FilterName: &name, FilterPattern: &pattern,
+		MetricTransformations: []api.MetricTransformation{{MetricName: &name, MetricNamespace: new("N"), MetricValue: &value, DefaultValue: def, Dimensions: dims}}})
+	return err
+}
+
+func (f *fixture) mustPut(messages ...string) {
+	f.Helper()
+	var in []api.InputLogEvent
+	for _, m := range messages {
+		in = append(in, event(f.now, m))
+	}
+	if _, err := f.put("g", "s", in...); err != nil {
+		f.Fatal(err)
+	}
+}
+
+func TestMetricFilters(t *testing.T) {
+	f := start(t)
+	s := &sink{}
+	s.register(f.mux)
+	f.create("g", "s")
+	f.now = f.now / 60000 * 60000 // one minute
+	f.mustPut("[error] before the filter")
+	for _, err := range []error{
+		f.filter("errors", `"[error]"`, "1", nil, nil), f.filter("bytes", "[ip, code = 5*, bytes]", "$bytes", nil, map[string]string{"Code": "$code"}),
+		f.filter("latency", "{ $.ms > 0 }", "$.ms", nil, nil),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.run()
+	begin := time.Now()
+	f.mustPut("[error] one", "fine", "[error] two", "1.2.3.4 502 77", "1.2.3.4 200 5", `{"ms": 1.5}`, `{"ms": -1}`, "1.2.3.4 503 none")
+	s.wait(t, "N errors 1x2", "N bytes Code=502 77x1", "N latency 1.5x1")
+	if took := time.Since(begin); took > time.Second {
+		t.Error("the metrics came after", took)
+	}
+	s.mu.Lock()
+	s.got, s.fail = nil, true
+	s.mu.Unlock()
+	f.mustPut("[error] while CloudWatch does not take it")
+	time.Sleep(300 * time.Millisecond)
+	s.mu.Lock()
+	s.fail = false
+	s.mu.Unlock()
+	s.wait(t, "N errors 1x1")
+}
+
+// TestFilterAfterRestart stores an event that the first server does not come
+// to: the second makes a metric of it, once.
+func TestFilterAfterRestart(t *testing.T) {
+	f := start(t)
+	s := &sink{}
+	s.register(f.mux)
+	f.create("g", "s")
+	if err := f.filter("errors", "ERROR", "2", nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	f.mustPut("ERROR") // nothing runs
+	stop := f.run()
+	s.wait(t, "N errors 2x1")
+	f.mustPut(`{"_aws": {"Timestamp": 1, "CloudWatchMetrics": [{"Namespace": "E", "Dimensions": [["svc"], []], "Metrics": [{"Name": "lat", "Unit": "Milliseconds"}]}]}, "svc": "todo", "lat": [3, 3, 4]}`)
+	s.wait(t, "N errors 2x1", "E lat svc=todo 3x2", "E lat svc=todo 4x1", "E lat 3x2", "E lat 4x1")
+	stop()
+	s.mu.Lock()
+	s.got = nil
+	s.mu.Unlock()
+	f.run()
+	f.mustPut("ERROR again")
+	s.wait(t, "N errors 2x1")
+}
+
+func TestMetricFilterErrors(t *testing.T) {
+	f := start(t)
+	f.create("g", "s")
+	for name, err := range map[string]error{
+		"pattern": f.filter("a", "{ $.a", "1", nil, nil), "value": f.filter("a", "x", "lots", nil, nil), "field": f.filter("a", "[a]", "$b", nil, nil),
+		"default with dimensions": f.filter("a", "[a]", "1", new(0.0), map[string]string{"d": "$a"}),
+		"dimensions":              f.filter("a", "[a]", "1", nil, map[string]string{"d": "$a", "e": "$a", "f": "$a", "g": "$a"}),
+	} {
+		if !awserr.Is(err, "InvalidParameterException") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for i := range 101 {
+		err := f.filter(fmt.Sprint("f", i), "x", "1", nil, nil)
+		if (err != nil) != (i == 100) || i == 100 && !awserr.Is(err, "LimitExceededException") {
+			t.Fatal(i, err)
+		}
+	}
+	out, err := dispatch.Call(f.ctx, f.mux, api.OpDescribeMetricFilters, &api.DescribeMetricFiltersInput{LogGroupName: new("g"), Limit: new(int64(50))})
+	if err != nil || len(out.MetricFilters) != 50 || out.NextToken == nil {
+		t.Fatal(len(out.MetricFilters), err)
+	}
+	rest, err := dispatch.Call(f.ctx, f.mux, api.OpDescribeMetricFilters, &api.DescribeMetricFiltersInput{LogGroupName: new("g"), NextToken: out.NextToken})
+	if err != nil || len(rest.MetricFilters) != 50 || rest.NextToken != nil {
+		t.Error(len(rest.MetricFilters), rest.NextToken, err)
+	}
+	test, err := dispatch.Call(f.ctx, f.mux, api.OpTestMetricFilter, &api.TestMetricFilterInput{FilterPattern: new("[a, b]"), LogEventMessages: []string{"x", "y z"}})
+	if err != nil || len(test.Matches) != 1 || *test.Matches[0].EventNumber != 2 || test.Matches[0].ExtractedValues["$b"] != "z" {
+		t.Error(test, err)
+	}
+	if _, err := dispatch.Call(f.ctx, f.mux, api.OpDeleteLogGroup, &api.DeleteLogGroupInput{LogGroupName: new("g")}); err != nil {
+		t.Fatal(err)
+	}
+	f.create("g", "s")
+	out, err = dispatch.Call(f.ctx, f.mux, api.OpDescribeMetricFilters, &api.DescribeMetricFiltersInput{})
+	if err != nil || len(out.MetricFilters) != 0 {
+		t.Error("filters outlived their group:", out, err)
+	}
+}
