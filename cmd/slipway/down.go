@@ -16,9 +16,12 @@ import (
 // server is stopped: load balancer, instances, network. With purge it removes
 // the directory too.
 func down(ctx context.Context, dataDir string, purge bool) error {
+	if _, err := hostinfo.Claim(dataDir); err != nil {
+		return err
+	}
 	lock, err := hostinfo.Lock(dataDir)
 	if err != nil {
-		return err
+		return hostinfo.Explain(dataDir, err)
 	}
 	defer lock.Close()
 	if err := stopBalancer(ctx, filepath.Join(dataDir, "lb")); err != nil {

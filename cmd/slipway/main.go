@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 
 	"slipway/internal/agent/build"
+	"slipway/internal/agent/cloudwatch"
 	"slipway/internal/agent/codedeploy"
 	"slipway/internal/cli"
 	"slipway/internal/lb"
@@ -50,10 +51,12 @@ func agent(args []string) int {
 	switch name {
 	case "codedeploy":
 		return codedeploy.Main(args[1:])
+	case "cloudwatch":
+		return cloudwatch.Main(args[1:])
 	case "build":
 		return build.Main(args[1:])
 	}
-	fmt.Fprintf(os.Stderr, "slipway agent: there is no agent %q; there are codedeploy and build\n", name)
+	fmt.Fprintf(os.Stderr, "slipway agent: there is no agent %q; there are codedeploy, cloudwatch and build\n", name)
 	return 2
 }
 

@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -22,6 +24,7 @@ import (
 	"slipway/internal/machine/sandbox"
 	"slipway/internal/machine/simulated"
 	"slipway/internal/services/codecommit"
+	"slipway/internal/services/sns"
 	"slipway/internal/store"
 )
 
@@ -61,16 +64,8 @@ func serve(ctx context.Context, o cli.ServerOptions) error {
 	if err := checkOptions(o); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(o.DataDir, 0o700); err != nil {
-		return fmt.Errorf("the data directory cannot be made: %w", err)
-	}
-	lock, err := hostinfo.Lock(o.DataDir)
+	fresh, err := hostinfo.Claim(o.DataDir)
 	if err != nil {
-		return err
-	}
-	defer lock.Close()
-	// What an earlier server said of itself is void: this one is not ready.
-	if err := hostinfo.RemoveRunning(o.DataDir); err != nil {
 		return err
 	}
 	listener, err := net.Listen("tcp", o.Listen)
@@ -78,18 +73,60 @@ func serve(ctx context.Context, o cli.ServerOptions) error {
 		return fmt.Errorf("the API endpoint cannot listen on %s: %w; end what uses it or give another address with --listen", o.Listen, err)
 	}
 	defer listener.Close()
-	s := &server{opts: o, log: log, endpoint: "http://" + listener.Addr().String()}
+	if err := os.MkdirAll(o.DataDir, 0o700); err != nil {
+		return hostinfo.Explain(o.DataDir, err)
+	}
+	lock, err := hostinfo.Lock(o.DataDir)
+	if err != nil {
+		return hostinfo.Explain(o.DataDir, err)
+	}
+	defer lock.Close()
+	// What an earlier server said of itself is void: this one is not ready.
+	if err := hostinfo.RemoveRunning(o.DataDir); err != nil {
+		return hostinfo.Explain(o.DataDir, err)
+	}
+	s := &server{opts: o, log: log, endpoint: "http://" + reachable(listener.Addr())}
 	if err := s.open(ctx); err != nil {
-		return errors.Join(err, s.close())
+		err = errors.Join(err, s.close())
+		if fresh && s.driver == nil {
+			// Nothing was kept yet, and nothing runs: leave no half-made data.
+			err = errors.Join(err, hostinfo.Discard(o.DataDir))
+		}
+		return explain(o.DataDir, err)
 	}
 	err = s.run(ctx, listener, started)
-	return errors.Join(err, s.close())
+	return explain(o.DataDir, errors.Join(err, s.close()))
 }
 
+// explain says what can be done about an error of the data directory.
+func explain(dir string, err error) error {
+	if errors.Is(err, store.ErrFull) {
+		return fmt.Errorf("%w: make room in %s, or give another with --data-dir", err, dir)
+	}
+	return hostinfo.Explain(dir, err)
+}
+
+// reachable is where clients on this machine find a listener.
+func reachable(a net.Addr) string {
+	t, ok := a.(*net.TCPAddr)
+	if !ok || !t.IP.IsUnspecified() {
+		return a.String()
+	}
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(t.Port))
+}
+
+// maxTimeScale is as fast as waiting makes sense: a day in 86 milliseconds.
+const maxTimeScale = 1_000_000
+
+var validRegion = regexp.MustCompile(`^[a-z]{2,}(-[a-z]+)+-[0-9]{1,2}$`)
+
 func checkOptions(o cli.ServerOptions) error {
-	host, _, err := net.SplitHostPort(o.Listen)
+	host, port, err := net.SplitHostPort(o.Listen)
 	if err != nil {
-		return fmt.Errorf("--listen %q is no address: %w", o.Listen, err)
+		return fmt.Errorf("--listen %q is no address such as 127.0.0.1:4566: %w", o.Listen, err)
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
+		return fmt.Errorf("--listen %q: %q is no port number (0 to 65535)", o.Listen, port)
 	}
 	ip := net.ParseIP(host)
 	if o.Auth == "any" && (ip == nil || !ip.IsLoopback()) {
@@ -101,8 +138,18 @@ func checkOptions(o cli.ServerOptions) error {
 	if o.Machines != "sandbox" && o.Machines != "simulated" {
 		return fmt.Errorf("--machines must be sandbox or simulated, not %q", o.Machines)
 	}
-	if o.TimeScale < 1 {
-		return fmt.Errorf("--time-scale must be at least 1, not %v", o.TimeScale)
+	if o.Machines == "sandbox" && os.Getuid() != 0 {
+		return errors.New("instances need root: run it with sudo. (--machines=simulated needs no root; nothing boots then.)")
+	}
+	// Written so that NaN is refused.
+	if !(o.TimeScale >= 1 && o.TimeScale <= maxTimeScale) {
+		return fmt.Errorf("--time-scale must be a number from 1 to %d, not %v", maxTimeScale, o.TimeScale)
+	}
+	if o.PortShift < 0 || o.PortShift > 65535-1023 {
+		return fmt.Errorf("--port-shift must be 0 to %d, not %d", 65535-1023, o.PortShift)
+	}
+	if !validRegion.MatchString(o.Region) {
+		return fmt.Errorf("--region %q is no region such as us-east-1", o.Region)
 	}
 	if lb := net.ParseIP(o.LBAddress); lb == nil || lb.To4() == nil || !lb.IsLoopback() {
 		return fmt.Errorf("--lb-address must be an IPv4 loopback address, not %q", o.LBAddress)
@@ -194,6 +241,7 @@ func (s *server) handler(started time.Time) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle(codecommit.Prefix, s.codecommit.Git())
 	mux.Handle(admin.Prefix, adm)
+	mux.Handle(sns.PagesPrefix, s.sns.Pages())
 	mux.Handle("GET /_localstack/health", adm.LocalStackHealth(s.built()))
 	api := s.mux.Handler(dispatch.Config{
 		Keys: s.iam, AuthAny: s.opts.Auth == "any", Account: s.opts.Account, Now: time.Now, Log: s.log,

@@ -10,13 +10,12 @@ import (
 
 	"slipway/internal/admin"
 	apicloudformation "slipway/internal/api/cloudformation"
-	apicloudwatch "slipway/internal/api/cloudwatch"
-	apisns "slipway/internal/api/sns"
-	apissm "slipway/internal/api/ssm"
 	"slipway/internal/aws/dispatch"
 	"slipway/internal/blob"
 	"slipway/internal/keyring"
+	"slipway/internal/mail"
 	"slipway/internal/services/autoscaling"
+	"slipway/internal/services/cloudwatch"
 	"slipway/internal/services/codebuild"
 	"slipway/internal/services/codecommit"
 	"slipway/internal/services/codedeploy"
@@ -26,6 +25,8 @@ import (
 	"slipway/internal/services/iam"
 	"slipway/internal/services/logs"
 	"slipway/internal/services/s3"
+	"slipway/internal/services/sns"
+	"slipway/internal/services/ssm"
 	"slipway/internal/services/sts"
 )
 
@@ -34,6 +35,10 @@ type services struct {
 	iam        *iam.Service
 	codecommit *codecommit.Service
 	elbv2      *elbv2.Service
+	scaling    *autoscaling.Service
+	sns        *sns.Service
+	mail       *mail.Service
+	memory     string // directory of an ephemeral server's bytes
 	closers    []func() error
 }
 
@@ -58,7 +63,7 @@ func (s *server) add(name string, svc service) {
 
 // wire makes the services and hands each what it needs.
 func (s *server) wire() error {
-	s.mux.Declare(apissm.Service, apicloudwatch.Service, apisns.Service, apicloudformation.Service)
+	s.mux.Declare(apicloudformation.Service)
 	ring, err := keyring.Open(s.opts.DataDir)
 	if err != nil {
 		return err
@@ -70,26 +75,42 @@ func (s *server) wire() error {
 	s.iam = iam.New(iam.Deps{Store: s.store, Clock: s.clock, Ring: ring, Root: root, Account: s.opts.Account, Log: s.log})
 	s.add("IAM", s.iam)
 	s.add("STS", sts.New(sts.Deps{Mux: s.mux, Ring: ring}))
+	s.add("SSM", ssm.New(ssm.Deps{Store: s.store, Clock: s.clock, Ring: ring, DefaultImage: ec2.DefaultImage, Log: s.log}))
 	if err := s.wireStorage(); err != nil {
 		return err
 	}
 	if err := s.wireInstances(); err != nil {
 		return err
 	}
+	if err := s.wireWatching(); err != nil {
+		return err
+	}
 	return s.wireDelivery()
 }
 
-// wireStorage makes what keeps bytes: S3 and log events, in memory for an
-// ephemeral server.
+// bytesDir is where services keep bytes of their own: the data directory, or
+// memory for an ephemeral server.
+func (s *server) bytesDir() (string, error) {
+	if !s.opts.Ephemeral {
+		return s.opts.DataDir, nil
+	}
+	if s.memory != "" {
+		return s.memory, nil
+	}
+	tmp, err := os.MkdirTemp("/dev/shm", "slipway-bytes-")
+	if err != nil {
+		return "", fmt.Errorf("a directory in memory: %w", err)
+	}
+	s.memory = tmp
+	s.closers = append(s.closers, func() error { return os.RemoveAll(tmp) })
+	return tmp, nil
+}
+
+// wireStorage makes what keeps bytes: S3 and log events.
 func (s *server) wireStorage() error {
-	dir := s.opts.DataDir
-	if s.opts.Ephemeral {
-		tmp, err := os.MkdirTemp("/dev/shm", "slipway-bytes-")
-		if err != nil {
-			return fmt.Errorf("a directory in memory: %w", err)
-		}
-		s.closers = append(s.closers, func() error { return os.RemoveAll(tmp) })
-		dir = tmp
+	dir, err := s.bytesDir()
+	if err != nil {
+		return err
 	}
 	blobs, err := blob.OpenDir(filepath.Join(dir, "blobs"), !s.opts.Ephemeral)
 	if err != nil {
@@ -100,9 +121,43 @@ func (s *server) wireStorage() error {
 	return nil
 }
 
+// wireWatching makes metrics and alarms, topics, and the mail they send.
+func (s *server) wireWatching() (err error) {
+	if s.mail, err = mail.Open(mail.Deps{Store: s.store, Clock: s.clock, Log: s.log, Dir: s.opts.DataDir}); err != nil {
+		return err
+	}
+	dir, err := s.bytesDir()
+	if err != nil {
+		return err
+	}
+	cw, err := cloudwatch.New(cloudwatch.Deps{
+		Store: s.store, Clock: s.clock, Mux: s.mux, Log: s.log, Dir: filepath.Join(dir, "metrics"), Ephemeral: s.opts.Ephemeral,
+		Machines: s.driver, Balancers: s.elbv2,
+	})
+	if err != nil {
+		return err
+	}
+	// Closed first of all, with whatever was measured last.
+	s.closers = append([]func() error{cw.Close}, s.closers...)
+	s.add("CloudWatch", cw)
+	s.sns, err = sns.New(sns.Deps{
+		Store: s.store, Clock: s.clock, Log: s.log, Mail: s.mail, Dir: s.opts.DataDir, DialVPC: s.driver.DialVPC,
+		Endpoint: func() string { return s.endpoint }, VPCEndpoint: "http://" + vpcEndpoint,
+		Measure: func(account, region, topic, metric string, value float64) {
+			cw.Record(account, region, "AWS/SNS", cloudwatch.Datum{Name: metric, Dimensions: map[string]string{"TopicName": topic}, Value: value})
+		},
+	})
+	if err != nil {
+		return err
+	}
+	s.add("SNS", s.sns)
+	return nil
+}
+
 func (s *server) wireInstances() error {
 	s.add("EC2", ec2.New(ec2.Deps{Store: s.store, Clock: s.clock, Mux: s.mux, Machines: s.driver, Log: s.log, StrictImages: s.opts.StrictImages, Endpoint: "http://" + vpcEndpoint}))
-	s.add("Auto Scaling", autoscaling.New(autoscaling.Deps{Store: s.store, Clock: s.clock, Mux: s.mux, Log: s.log}))
+	s.scaling = autoscaling.New(autoscaling.Deps{Store: s.store, Clock: s.clock, Mux: s.mux, Log: s.log})
+	s.add("Auto Scaling", s.scaling)
 	d := elbv2.Deps{Store: s.store, Clock: s.clock, Log: s.log, Mux: s.mux, Address: s.opts.LBAddress, PortShift: int64(s.opts.PortShift)}
 	if s.balancer != nil {
 		d.LB = s.balancer.client
@@ -140,7 +195,11 @@ func (s *server) wireDelivery() error {
 }
 
 // routes adds what services serve below /_slipway/.
-func (s *server) routes(*admin.Handler) {}
+func (s *server) routes(h *admin.Handler) {
+	h.Handle("GET "+admin.Prefix+"mailbox", s.mail.HandleList)
+	h.Handle("DELETE "+admin.Prefix+"mailbox", s.mail.HandleClear)
+	h.Handle("DELETE "+admin.Prefix+"mailbox/{id}", s.mail.HandleClear)
+}
 
 // built lists the services that have operations, by package name.
 func (s *server) built() []string {

@@ -29,7 +29,7 @@ func upCommand(o *options) *cobra.Command {
 		Long: "Starts a server if none runs, makes a network, an image, an Auto Scaling group behind a load balancer,\n" +
 			"a repository, and a pipeline, through the public API; pushes DIR and shows it being built and deployed.\n" +
 			"Running it again changes nothing that is as it should be.",
-		Args: cobra.MaximumNArgs(1),
+		Args: arguments(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			dir := "."
 			if len(args) == 1 {
@@ -91,10 +91,15 @@ func (u *upOptions) run(ctx context.Context, dir string) error {
 		return nil
 	}
 	if !pushed {
-		before = "" // nothing new is coming: show how the last execution ended
+		before = "" // nothing new is coming: show how the last execution goes on or ended
 	}
-	v, err := follow(ctx, s, scr, app.Name, before, started)
+	v, err := observe(ctx, s, app.Name)
 	if err != nil {
+		return err
+	}
+	if !pushed && v.ended() {
+		scr.say(scr.mark(v.Status) + " nothing new to deploy: execution " + v.Execution + " " + v.Status)
+	} else if v, err = follow(ctx, s, scr, app.Name, before, started); err != nil {
 		return err
 	}
 	if v.Status != "Succeeded" {

@@ -27,8 +27,11 @@ type image struct {
 	Bytes                 int64
 }
 
-// defaultImage is the AMI of the machine's own operating system; each region has one.
-func defaultImage(region string) string { return derivedID("ami", "default", region) }
+func defaultImage(region string) string { return DefaultImage(region) }
+
+// DefaultImage is the AMI id of the image that every region has: the host's
+// own system. AWS's public parameters stand for it.
+func DefaultImage(region string) string { return derivedID("ami", "default", region) }
 
 // machineImage finds what the driver boots for an AMI id, or for
 // "resolve:ssm:PARAMETER". An id that is not registered stands for the
