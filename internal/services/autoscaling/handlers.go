@@ -21,6 +21,7 @@ func (s *Service) Register(mux *dispatch.Mux) {
 	s.registerHooks(mux)
 	s.registerSettings(mux)
 	s.registerLists(mux)
+	s.registerPolicies(mux)
 }
 
 func (s *Service) registerGroups(mux *dispatch.Mux) {

@@ -32,6 +32,8 @@ type Service struct {
 	Deps
 	controller *reconcile.Controller
 	notifier   *reconcile.Controller
+	policies   *reconcile.Controller
+	schedules  *reconcile.Controller
 }
 
 // New makes the service; Register and Run bring it to life.
@@ -60,6 +62,14 @@ func New(deps Deps) *Service {
 	s.notifier = &reconcile.Controller{
 		Name: "autoscaling:activity", Store: deps.Store, Clock: deps.Clock, Kind: activities.Kind, Workers: 2, Reconcile: s.notifyActivity, Log: deps.Log,
 	}
+	s.policies = &reconcile.Controller{
+		Name: "autoscaling:policy", Store: deps.Store, Clock: deps.Clock, Kind: policies.Kind, Workers: 2, Reconcile: s.reconcilePolicy, Log: deps.Log,
+		Watch: map[string]func(store.Event) []store.Key{groups.Kind: s.policiesOf},
+	}
+	s.schedules = &reconcile.Controller{
+		Name: "autoscaling:schedule", Store: deps.Store, Clock: deps.Clock, Kind: schedules.Kind, Workers: 2, Reconcile: s.reconcileSchedule, Log: deps.Log,
+		Watch: map[string]func(store.Event) []store.Key{groups.Kind: s.schedulesOf},
+	}
 	return s
 }
 
@@ -69,6 +79,8 @@ func (s *Service) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.controller.Run(ctx) })
 	g.Go(func() error { return s.notifier.Run(ctx) })
+	g.Go(func() error { return s.policies.Run(ctx) })
+	g.Go(func() error { return s.schedules.Run(ctx) })
 	return g.Wait()
 }
 

@@ -1,0 +1,452 @@
+package autoscaling
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/google/uuid"
+
+	api "slipway/internal/api/autoscaling"
+	cw "slipway/internal/api/cloudwatch"
+	"slipway/internal/aws/awserr"
+	"slipway/internal/aws/dispatch"
+	"slipway/internal/store"
+)
+
+func (s *Service) registerPolicies(mux *dispatch.Mux) {
+	dispatch.Register(mux, api.OpPutScalingPolicy, s.putPolicy)
+	dispatch.Register(mux, api.OpDescribePolicies, s.describePolicies)
+	dispatch.Register(mux, api.OpDeletePolicy, s.deletePolicy)
+	dispatch.Register(mux, api.OpExecutePolicy, s.executePolicy)
+	dispatch.Register(mux, api.OpPutScheduledUpdateGroupAction, s.putSchedule)
+	dispatch.Register(mux, api.OpBatchPutScheduledUpdateGroupAction, s.batchPutSchedule)
+	dispatch.Register(mux, api.OpDeleteScheduledAction, s.deleteSchedule)
+	dispatch.Register(mux, api.OpBatchDeleteScheduledAction, s.batchDeleteSchedule)
+	dispatch.Register(mux, api.OpDescribeScheduledActions, s.describeSchedules)
+}
+
+const (
+	maxPolicies = 50 // AWS's quota per group
+	maxSteps    = 20 // per policy
+)
+
+// policyFrom checks a request and makes the policy of it, without names.
+func policyFrom(in *api.PutScalingPolicyInput) (*Policy, error) {
+	p := &Policy{Name: deref(in.PolicyName), Type: simpleScaling, Adjustment: deref(in.AdjustmentType), By: deref(in.ScalingAdjustment), MinMagnitude: deref(in.MinAdjustmentMagnitude),
+		MinStep: in.MinAdjustmentStep, Cooldown: in.Cooldown, Warmup: in.EstimatedInstanceWarmup, Steps: in.StepAdjustments, Tracking: in.TargetTrackingConfiguration,
+		Aggregation: deref(in.MetricAggregationType), Disabled: in.Enabled != nil && !*in.Enabled}
+	set(&p.Type, in.PolicyType)
+	if p.MinMagnitude == 0 && in.MinAdjustmentStep != nil {
+		p.MinMagnitude = *in.MinAdjustmentStep
+	}
+	switch {
+	case p.Name == "" || len(p.Name) > 255 || strings.Contains(p.Name, ":"):
+		return nil, invalid("The policy name '%.60s' is invalid: it has 1 to 255 characters, no colon.", p.Name)
+	case p.Cooldown != nil && *p.Cooldown < 0, p.Warmup != nil && *p.Warmup < 0:
+		return nil, invalid("Cooldown and EstimatedInstanceWarmup must not be negative.")
+	case p.Warmup != nil && p.Type == simpleScaling:
+		return nil, invalid("EstimatedInstanceWarmup is not supported by policies of the type SimpleScaling.")
+	case p.Cooldown != nil && p.Type != simpleScaling:
+		return nil, invalid("Cooldown is supported by policies of the type SimpleScaling only.")
+	case p.Tracking != nil && p.Type != targetTracking:
+		return nil, invalid("TargetTrackingConfiguration is supported by policies of the type TargetTrackingScaling only.")
+	case len(p.Steps) > 0 && p.Type != stepScaling:
+		return nil, invalid("StepAdjustments are supported by policies of the type StepScaling only.")
+	case in.ScalingAdjustment != nil && p.Type != simpleScaling:
+		return nil, invalid("ScalingAdjustment is supported by policies of the type SimpleScaling only.")
+	}
+	switch p.Type {
+	case simpleScaling:
+		if in.ScalingAdjustment == nil {
+			return nil, invalid("ScalingAdjustment is required for policies of the type SimpleScaling.")
+		}
+		return p, p.checkAdjustment()
+	case stepScaling:
+		if err := p.checkAdjustment(); err != nil {
+			return nil, err
+		}
+		return p, p.checkSteps()
+	case targetTracking:
+		if p.Adjustment != "" || p.MinMagnitude != 0 {
+			return nil, invalid("AdjustmentType and MinAdjustmentMagnitude are not supported by policies of the type TargetTrackingScaling.")
+		}
+		return p, p.checkTracking()
+	case "PredictiveScaling":
+		return nil, awserr.New("NotImplemented", "Slipway does not implement predictive scaling yet.").WithStatus(501)
+	}
+	return nil, invalid("The policy type '%s' is invalid: it must be SimpleScaling, StepScaling or TargetTrackingScaling.", p.Type)
+}
+
+func (p *Policy) checkAdjustment() error {
+	switch p.Adjustment {
+	case "ChangeInCapacity", "ExactCapacity":
+		if p.MinMagnitude != 0 {
+			return invalid("MinAdjustmentMagnitude is only supported for the adjustment type PercentChangeInCapacity.")
+		}
+	case "PercentChangeInCapacity":
+		if p.MinMagnitude < 0 {
+			return invalid("MinAdjustmentMagnitude must be positive.")
+		}
+	case "":
+		return invalid("AdjustmentType is required for policies of the type %s.", p.Type)
+	default:
+		return invalid("The adjustment type '%s' is invalid: it must be ChangeInCapacity, ExactCapacity or PercentChangeInCapacity.", p.Adjustment)
+	}
+	if p.Adjustment == "ExactCapacity" && p.By < 0 {
+		return invalid("ScalingAdjustment must not be negative with the adjustment type ExactCapacity.")
+	}
+	return nil
+}
+
+// checkSteps judges the steps (User Guide, "Step adjustments"): no overlaps,
+// no gaps, open ends where a side is covered at all.
+func (p *Policy) checkSteps() error {
+	if len(p.Steps) == 0 || len(p.Steps) > maxSteps {
+		return invalid("A policy of the type StepScaling needs 1 to %d StepAdjustments, not %d.", maxSteps, len(p.Steps))
+	}
+	if p.Aggregation == "" {
+		p.Aggregation = "Average"
+	}
+	if !slices.Contains([]string{"Average", "Minimum", "Maximum"}, p.Aggregation) {
+		return invalid("The metric aggregation type '%s' is invalid: it must be Average, Minimum or Maximum.", p.Aggregation)
+	}
+	steps := slices.Clone(p.Steps)
+	for _, st := range steps {
+		low, high := bounds(&st)
+		switch {
+		case math.IsNaN(low) || math.IsNaN(high) || low >= high:
+			return invalid("StepAdjustment interval bounds are invalid: MetricIntervalUpperBound must be greater than MetricIntervalLowerBound.")
+		case st.MetricIntervalLowerBound == nil && st.MetricIntervalUpperBound == nil && len(steps) > 1:
+			return invalid("At most one StepAdjustment may have an unspecified lower bound and one an unspecified upper bound, and not the same.")
+		case p.Adjustment == "ExactCapacity" && deref(st.ScalingAdjustment) < 0:
+			return invalid("ScalingAdjustment must not be negative with the adjustment type ExactCapacity.")
+		}
+	}
+	slices.SortFunc(steps, func(a, b api.StepAdjustment) int {
+		x, _ := bounds(&a)
+		y, _ := bounds(&b)
+		return cmp.Compare(x, y)
+	})
+	for n := 1; n < len(steps); n++ {
+		_, end := bounds(&steps[n-1])
+		switch begin, _ := bounds(&steps[n]); {
+		case begin < end:
+			return invalid("StepAdjustment intervals can't overlap.")
+		case begin > end:
+			return invalid("There must be no gaps between StepAdjustment intervals.")
+		}
+	}
+	low, _ := bounds(&steps[0])
+	if low < 0 && !math.IsInf(low, -1) {
+		return invalid("A StepAdjustment with a negative lower bound needs one with an unspecified lower bound.")
+	}
+	if _, high := bounds(&steps[len(steps)-1]); high > 0 && !math.IsInf(high, 1) {
+		return invalid("A StepAdjustment with a positive upper bound needs one with an unspecified upper bound.")
+	}
+	return nil
+}
+
+func (p *Policy) checkTracking() error {
+	t := p.Tracking
+	if t == nil {
+		return invalid("TargetTrackingConfiguration is required for policies of the type TargetTrackingScaling.")
+	}
+	if v := deref(t.TargetValue); !(v > 0) || math.IsInf(v, 0) {
+		return invalid("TargetTrackingConfiguration.TargetValue must be greater than 0.")
+	}
+	pre, own := t.PredefinedMetricSpecification, t.CustomizedMetricSpecification
+	if (pre == nil) == (own == nil) {
+		return invalid("TargetTrackingConfiguration needs a PredefinedMetricSpecification or a CustomizedMetricSpecification, not both.")
+	}
+	if pre == nil {
+		return checkCustomized(own)
+	}
+	label := deref(pre.ResourceLabel)
+	switch kind := deref(pre.PredefinedMetricType); kind {
+	case "ASGAverageCPUUtilization", "ASGAverageNetworkIn", "ASGAverageNetworkOut":
+		if label != "" {
+			return invalid("ResourceLabel is supported for ALBRequestCountPerTarget only.")
+		}
+	case "ALBRequestCountPerTarget":
+		if _, _, ok := splitLabel(label); !ok {
+			return invalid("The resource label '%.200s' is invalid: it has the form app/LOAD-BALANCER/ID/targetgroup/TARGET-GROUP/ID.", label)
+		}
+	default:
+		return invalid("The predefined metric type '%s' is invalid.", kind)
+	}
+	return nil
+}
+
+func checkCustomized(c *api.CustomizedMetricSpecification) error {
+	if c.Period != nil && *c.Period != 10 && *c.Period != 30 && *c.Period != 60 {
+		return invalid("CustomizedMetricSpecification.Period must be 10, 30 or 60, not %d.", *c.Period)
+	}
+	if len(c.Metrics) > 0 {
+		if c.MetricName != nil || c.Namespace != nil || c.Statistic != nil || c.Unit != nil || len(c.Dimensions) > 0 {
+			return invalid("CustomizedMetricSpecification has either Metrics or a metric of its own, not both.")
+		}
+		returned := 0
+		for _, q := range c.Metrics {
+			if q.ReturnData == nil || *q.ReturnData {
+				returned++
+			}
+		}
+		if returned != 1 {
+			return invalid("Exactly one of CustomizedMetricSpecification.Metrics must return data, not %d.", returned)
+		}
+		return nil
+	}
+	if deref(c.MetricName) == "" || deref(c.Namespace) == "" || deref(c.Statistic) == "" {
+		return invalid("CustomizedMetricSpecification needs MetricName, Namespace and Statistic.")
+	}
+	if !slices.Contains([]string{"Average", "Minimum", "Maximum", "SampleCount", "Sum"}, *c.Statistic) {
+		return invalid("The statistic '%s' is invalid.", *c.Statistic)
+	}
+	return nil
+}
+
+func (s *Service) putPolicy(ctx context.Context, in *api.PutScalingPolicyInput) (*api.PutScalingPolicyOutput, error) {
+	account, region := where(ctx)
+	p, err := policyFrom(in)
+	if err != nil {
+		return nil, err
+	}
+	p.Group = deref(in.AutoScalingGroupName)
+	id := p.Group + "/" + p.Name
+	if old, err := policies.Find(ctx, s.Store, account, region, id); err == nil && s.orphan(ctx, old) {
+		if err := s.dropPolicy(ctx, old); err != nil {
+			return nil, err
+		}
+	}
+	var row *store.Row[Policy]
+	created := false
+	err = s.Store.Update(ctx, func(tx store.Tx) error {
+		row, created, err = writePolicy(tx, account, region, p)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if row.Doc.State == policyCreating {
+		if err := s.activate(ctx, row); err != nil && !errors.Is(err, store.ErrConflict) {
+			if created {
+				// Nothing half-made stays; if this fails as well, the controller
+				// finishes the policy.
+				_ = s.dropPolicy(context.WithoutCancel(ctx), row)
+			}
+			return nil, err
+		}
+	}
+	out := &api.PutScalingPolicyOutput{PolicyARN: &row.Doc.ARN, Alarms: []api.Alarm{}}
+	out.Alarms = append(out.Alarms, row.Doc.ownAlarms(account, region)...)
+	return out, nil
+}
+
+// orphan says whether a policy's group is gone.
+func (s *Service) orphan(ctx context.Context, p *store.Row[Policy]) bool {
+	g, err := groups.Find(ctx, s.Store, p.Account, p.Region, p.Doc.Group)
+	return errors.Is(err, store.ErrNotFound) || err == nil && g.Doc.ARN != p.Doc.GroupARN || p.Doc.State == policyDeleting
+}
+
+// writePolicy adds a policy, or changes the one of its name.
+func writePolicy(tx store.Tx, account, region string, p *Policy) (row *store.Row[Policy], created bool, err error) {
+	g, err := getGroup(tx, account, region, p.Group)
+	if err != nil {
+		return nil, false, err
+	}
+	if err := attachedLabel(&g.Doc, p); err != nil {
+		return nil, false, err
+	}
+	p.GroupARN, p.State = g.Doc.ARN, policyActive
+	row, err = policies.Get(tx, account, region, p.Group+"/"+p.Name)
+	created = errors.Is(err, store.ErrNotFound)
+	if err != nil && !created {
+		return nil, false, err
+	}
+	if created {
+		n, err := policies.Count(tx, store.Query{Account: account, Region: region, Parent: p.Group})
+		if err != nil {
+			return nil, false, err
+		}
+		if n >= maxPolicies {
+			return nil, false, awserr.New(api.ErrCodeLimitExceededFault, "The group has %d scaling policies already.", n)
+		}
+		p.ARN = "arn:aws:autoscaling:" + region + ":" + account + ":scalingPolicy:" + uuid.NewString() + ":autoScalingGroupName/" + p.Group + ":policyName/" + p.Name
+	} else {
+		old := &row.Doc
+		p.ARN, p.High, p.Low, p.Old = old.ARN, old.High, old.Low, old.Old
+	}
+	p.nameAlarms()
+	if p.High != "" || len(p.Old) > 0 {
+		p.State = policyCreating
+	}
+	if created {
+		row, err = policies.Insert(tx, account, region, p.Group+"/"+p.Name, *p, "Created", nil)
+		return row, true, err
+	}
+	row.Doc = *p
+	return row, false, policies.Save(tx, row, "Changed", nil)
+}
+
+// nameAlarms names the alarms that the policy needs and lets go of others.
+func (p *Policy) nameAlarms() {
+	need := func(name *string, side string, needed bool) {
+		switch {
+		case needed && *name == "":
+			*name = "TargetTracking-" + p.Group + "-Alarm" + side + "-" + uuid.NewString()
+		case !needed && *name != "":
+			p.Old, *name = append(p.Old, *name), ""
+		}
+	}
+	tracking := p.Type == targetTracking
+	need(&p.High, "High", tracking)
+	need(&p.Low, "Low", tracking && !deref(p.Tracking.DisableScaleIn))
+}
+
+// attachedLabel refuses requests per target of a target group that is not
+// the group's.
+func attachedLabel(g *Group, p *Policy) error {
+	if p.Tracking == nil || p.Tracking.PredefinedMetricSpecification == nil || deref(p.Tracking.PredefinedMetricSpecification.ResourceLabel) == "" {
+		return nil
+	}
+	label := *p.Tracking.PredefinedMetricSpecification.ResourceLabel
+	_, tg, _ := splitLabel(label)
+	if slices.ContainsFunc(g.Attachments, func(a attachment) bool { return strings.HasSuffix(a.ARN, ":"+tg) && a.State != "Removing" }) {
+		return nil
+	}
+	return invalid("The load balancer target group of the resource label %s is not attached to the Auto Scaling group %s.", label, g.Name)
+}
+
+func (p *Policy) ownAlarms(account, region string) (out []api.Alarm) {
+	for _, n := range []string{p.High, p.Low} {
+		if n != "" {
+			out = append(out, api.Alarm{AlarmName: new(n), AlarmARN: new(alarmARN(account, region, n))})
+		}
+	}
+	return out
+}
+
+func (s *Service) describePolicies(ctx context.Context, in *api.DescribePoliciesInput) (*api.DescribePoliciesOutput, error) {
+	account, region := where(ctx)
+	rows, err := policies.Select(ctx, s.Store, store.Query{Account: account, Region: region, Parent: deref(in.AutoScalingGroupName)})
+	if err != nil {
+		return nil, err
+	}
+	rows = slices.DeleteFunc(rows, func(r *store.Row[Policy]) bool {
+		p := &r.Doc
+		return p.State == policyDeleting || len(in.PolicyNames) > 0 && !slices.Contains(in.PolicyNames, p.Name) && !slices.Contains(in.PolicyNames, p.ARN) ||
+			len(in.PolicyTypes) > 0 && !slices.Contains(in.PolicyTypes, p.Type)
+	})
+	rows, next, err := page(rows, func(r *store.Row[Policy]) string { return r.ID }, in.MaxRecords, in.NextToken, 50)
+	if err != nil {
+		return nil, err
+	}
+	out := &api.DescribePoliciesOutput{ScalingPolicies: []api.ScalingPolicy{}, NextToken: next}
+	for _, r := range rows {
+		shown := r.Doc.show()
+		if shown.Alarms = r.Doc.ownAlarms(account, region); shown.Alarms == nil {
+			shown.Alarms = s.alarmsOn(ctx, r.Doc.ARN)
+		}
+		out.ScalingPolicies = append(out.ScalingPolicies, shown)
+	}
+	return out, nil
+}
+
+// alarmsOn finds the alarms that people made to run a policy.
+func (s *Service) alarmsOn(ctx context.Context, arn string) []api.Alarm {
+	out := []api.Alarm{}
+	found, err := dispatch.Call(ctx, s.Mux, cw.OpDescribeAlarms, &cw.DescribeAlarmsInput{ActionPrefix: &arn})
+	if err != nil {
+		s.Log.Debug("alarms of a policy could not be read", "policy", arn, "error", err)
+		return out
+	}
+	for _, a := range found.MetricAlarms {
+		out = append(out, api.Alarm{AlarmName: a.AlarmName, AlarmARN: a.AlarmArn})
+	}
+	return out
+}
+
+func (p *Policy) show() api.ScalingPolicy {
+	out := api.ScalingPolicy{AutoScalingGroupName: &p.Group, PolicyName: &p.Name, PolicyARN: &p.ARN, PolicyType: &p.Type, AdjustmentType: orNil(p.Adjustment), Cooldown: p.Cooldown,
+		EstimatedInstanceWarmup: p.Warmup, MetricAggregationType: orNil(p.Aggregation), StepAdjustments: p.Steps, TargetTrackingConfiguration: p.Tracking, Enabled: new(!p.Disabled),
+		MinAdjustmentMagnitude: orNil(p.MinMagnitude), MinAdjustmentStep: p.MinStep}
+	if out.StepAdjustments == nil {
+		out.StepAdjustments = []api.StepAdjustment{}
+	}
+	if p.Type == simpleScaling {
+		out.ScalingAdjustment = &p.By
+	}
+	if t := p.Tracking; t != nil && t.DisableScaleIn == nil {
+		c := *t
+		c.DisableScaleIn = new(false)
+		out.TargetTrackingConfiguration = &c
+	}
+	return out
+}
+
+// namedPolicy finds a policy by name and group, or by ARN.
+func (s *Service) namedPolicy(ctx context.Context, group, name string) (*store.Row[Policy], error) {
+	account, region := where(ctx)
+	if strings.HasPrefix(name, "arn:") {
+		return s.policyByARN(ctx, account, region, name)
+	}
+	if group == "" {
+		return nil, invalid("AutoScalingGroupName is required unless PolicyName is an ARN.")
+	}
+	row, err := policies.Find(ctx, s.Store, account, region, group+"/"+name)
+	if errors.Is(err, store.ErrNotFound) || err == nil && s.orphan(ctx, row) {
+		return nil, invalid("Policy name '%s' was not found in the AutoScalingGroup '%s'.", name, group)
+	}
+	return row, err
+}
+
+func (s *Service) deletePolicy(ctx context.Context, in *api.DeletePolicyInput) (*api.DeletePolicyOutput, error) {
+	row, err := s.namedPolicy(ctx, deref(in.AutoScalingGroupName), deref(in.PolicyName))
+	if err != nil {
+		return nil, err
+	}
+	row, err = policies.Modify(ctx, s.Store, row.Account, row.Region, row.ID, "Deleting", func(p *Policy) error {
+		p.State = policyDeleting
+		return nil
+	})
+	if errors.Is(err, store.ErrNotFound) {
+		return &api.DeletePolicyOutput{}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &api.DeletePolicyOutput{}, s.dropPolicy(ctx, row)
+}
+
+func (s *Service) executePolicy(ctx context.Context, in *api.ExecutePolicyInput) (*api.ExecutePolicyOutput, error) {
+	row, err := s.namedPolicy(ctx, deref(in.AutoScalingGroupName), deref(in.PolicyName))
+	if err != nil {
+		return nil, err
+	}
+	p := &row.Doc
+	honor := deref(in.HonorCooldown)
+	t := trigger{cause: "a user request executed policy " + p.Name, honor: honor && p.Type == simpleScaling, force: !honor, metric: math.NaN(), diff: math.NaN()}
+	switch {
+	case p.Type == targetTracking:
+		return nil, invalid("Policies of the type TargetTrackingScaling cannot be executed.")
+	case p.Type == stepScaling && (in.MetricValue == nil || in.BreachThreshold == nil):
+		return nil, invalid("MetricValue and BreachThreshold are required to execute a policy of the type StepScaling.")
+	case p.Type == stepScaling && honor:
+		return nil, invalid("HonorCooldown is not supported for policies of the type StepScaling.")
+	case p.Type == stepScaling:
+		t.metric, t.diff = *in.MetricValue, *in.MetricValue-*in.BreachThreshold
+		if stepFor(p.Steps, t.diff) == nil {
+			return nil, invalid("No step adjustment found for metric value %v and breach threshold %v.", *in.MetricValue, *in.BreachThreshold)
+		}
+	case in.MetricValue != nil || in.BreachThreshold != nil:
+		return nil, invalid("MetricValue and BreachThreshold are supported for policies of the type StepScaling only.")
+	case p.Disabled:
+		return nil, invalid("The policy '%s' is disabled.", p.Name)
+	}
+	_, err = s.scale(ctx, row, t)
+	return &api.ExecutePolicyOutput{}, err
+}
