@@ -91,7 +91,7 @@ func (a *logsAgent) drain(ctx context.Context, s *source, t *tailed, flush time.
 	for t.due(flush, now) && ctx.Err() == nil {
 		more, err := a.sender.send(ctx, s, t, now)
 		if err != nil {
-			s.backoff = min(max(2*s.backoff, 500*time.Millisecond), 30*time.Second)
+			s.backoff = min(max(2*s.backoff, 500*time.Millisecond), 5*time.Second)
 			s.blocked = time.Now().Add(s.backoff)
 			if ctx.Err() == nil {
 				a.log.Warn("log events are not sent yet", "file", t.pos.Path, "again_in", s.backoff, "error", err)

@@ -21,6 +21,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "run-agent" {
 		os.Exit(Main(os.Args[2:]))
 	}
+	if len(os.Args) > 1 && os.Args[1] == "run-server" {
+		os.Exit(serveLogs(os.Args[2:]))
+	}
 	os.Exit(m.Run())
 }
 
