@@ -132,7 +132,7 @@ func (s *server) wireWatching() (err error) {
 	}
 	cw, err := cloudwatch.New(cloudwatch.Deps{
 		Store: s.store, Clock: s.clock, Mux: s.mux, Log: s.log, Dir: filepath.Join(dir, "metrics"), Ephemeral: s.opts.Ephemeral,
-		Machines: s.driver, Balancers: s.elbv2,
+		Machines: s.driver, Balancers: s.elbv2, Policies: s.scaling,
 	})
 	if err != nil {
 		return err
