@@ -70,7 +70,7 @@ func (u *upOptions) run(ctx context.Context, dir string) error {
 	pushed := false
 	st := stack.New(s.client, stack.Config{
 		Name: app.Name, Account: account, Region: s.region, Branch: u.branch, HealthCheckPath: app.HealthCheckPath,
-		VolumePath: app.VolumePath, InstanceType: app.InstanceType, AlertEmail: u.alertEmail,
+		VolumePath: app.VolumePath, InstanceType: app.InstanceType, AlertEmail: u.alertEmail, SourceDir: dir,
 		Push: func(ctx context.Context, url string) (bool, error) {
 			var err error
 			pushed, err = s.push(ctx, dir, url, u.branch)

@@ -27,7 +27,11 @@ type Config struct {
 	VolumePath string
 	// InstanceType of the group.
 	InstanceType string
-	AlertEmail   string
+	// AlertEmail gets the alarms; "" is the server's own mailbox.
+	AlertEmail string
+	// SourceDir is the application's directory; its CloudWatch agent
+	// configuration says which log group has nginx's errors.
+	SourceDir string
 	// Push brings the source into the repository; it tells whether anything
 	// was new.
 	Push func(ctx context.Context, cloneURL string) (pushed bool, err error)
