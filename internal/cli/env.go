@@ -16,7 +16,7 @@ import (
 
 func envCommand(o *options) *cobra.Command {
 	return &cobra.Command{
-		Use: "env", Short: `Print what makes aws, SDKs and git talk to this server: eval "$(slipway env)"`, Args: cobra.NoArgs,
+		Use: "env", Short: `Print what makes aws, SDKs and git talk to this server: eval "$(slipway env)"`, Args: noArgs,
 		RunE: func(*cobra.Command, []string) error {
 			s, err := connect(o)
 			if err != nil {
@@ -39,7 +39,7 @@ func envCommand(o *options) *cobra.Command {
 // or erase and a description on standard input (gitcredentials(7)).
 func credentialCommand(o *options) *cobra.Command {
 	return &cobra.Command{
-		Use: "git-credential", Hidden: true, Args: cobra.ExactArgs(1),
+		Use: "git-credential", Hidden: true, Args: arguments(1, 1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if args[0] != "get" {
 				return nil
@@ -58,7 +58,7 @@ func credentialCommand(o *options) *cobra.Command {
 
 func cloneCommand(o *options) *cobra.Command {
 	return &cobra.Command{
-		Use: "clone NAME [DIR]", Short: "Clone an application's repository, with a remote called slipway to push to", Args: cobra.RangeArgs(1, 2),
+		Use: "clone NAME [DIR]", Short: "Clone an application's repository, with a remote called slipway to push to", Args: arguments(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s, err := connect(o)
 			if err != nil {

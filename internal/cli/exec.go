@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"net/url"
@@ -24,7 +25,7 @@ import (
 func execCommand(o *options) *cobra.Command {
 	var user string
 	c := &cobra.Command{
-		Use: "exec INSTANCE -- PROGRAM [ARGUMENT...]", Short: "Run a program, such as a shell, in an instance", Args: cobra.MinimumNArgs(1),
+		Use: "exec INSTANCE -- PROGRAM [ARGUMENT...]", Short: "Run a program, such as a shell, in an instance", Args: arguments(1, math.MaxInt),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s, err := connect(o)
 			if err != nil {
@@ -160,7 +161,7 @@ func (s *session) upgrade(ctx context.Context, path string, body any) (net.Conn,
 
 func killCommand(o *options) *cobra.Command {
 	return &cobra.Command{
-		Use: "kill INSTANCE", Short: "Pull the plug on an instance, to see it replaced", Args: cobra.ExactArgs(1),
+		Use: "kill INSTANCE", Short: "Pull the plug on an instance, to see it replaced", Args: arguments(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s, err := connect(o)
 			if err != nil {

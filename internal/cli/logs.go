@@ -23,7 +23,7 @@ type logOptions struct {
 func logsCommand(o *options) *cobra.Command {
 	var lo logOptions
 	c := &cobra.Command{
-		Use: "logs", Short: "Show what builds, deployments and instances write", Args: cobra.NoArgs,
+		Use: "logs", Short: "Show what builds, deployments and instances write", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s, err := connect(o)
 			if err != nil {
@@ -117,9 +117,7 @@ func (s *session) logGroups(ctx context.Context, lo logOptions) ([]string, error
 		for _, g := range page.LogGroups {
 			name := deref(g.LogGroupName)
 			switch {
-			case lo.build && !strings.HasPrefix(name, "/aws/codebuild/"), lo.deploy && !strings.HasPrefix(name, "/aws/codedeploy/"):
-			case lo.build && lo.deploy:
-			default:
+			case !lo.build && !lo.deploy, lo.build && strings.HasPrefix(name, "/aws/codebuild/"), lo.deploy && strings.HasPrefix(name, "/aws/codedeploy/"):
 				out = append(out, name)
 			}
 		}

@@ -25,7 +25,7 @@ type message struct {
 func mailCommand(o *options) *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
-		Use: "mail [NUMBER]", Short: "Read the mails that were sent to this server's own mailbox", Args: cobra.MaximumNArgs(1),
+		Use: "mail [NUMBER]", Short: "Read the mails that were sent to this server's own mailbox", Args: arguments(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s, err := connect(o)
 			if err != nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -57,6 +58,15 @@ func Main(server Server) int {
 	}
 	root.PersistentFlags().StringVar(&o.dataDir, "data-dir", defaultDataDir(), "where the server keeps its data")
 	root.PersistentFlags().StringVar(&o.region, "region", envOr("AWS_REGION", "us-east-1"), "AWS region")
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return fmt.Errorf("%w; %s --help lists the flags", err, c.CommandPath())
+	})
+	root.Args, root.RunE = noArgs, func(c *cobra.Command, _ []string) error { return c.Help() }
+	root.PersistentPreRunE = func(*cobra.Command, []string) (err error) {
+		// A server in the background works in another directory.
+		o.dataDir, err = filepath.Abs(o.dataDir)
+		return err
+	}
 	root.AddCommand(
 		upCommand(o), downCommand(o), statusCommand(o), logsCommand(o), execCommand(o), killCommand(o), envCommand(o),
 		serverCommand(o, server), credentialCommand(o), cloneCommand(o), mailCommand(o),
@@ -74,6 +84,25 @@ func Main(server Server) int {
 	}
 	fmt.Fprintln(os.Stderr, "slipway: "+err.Error())
 	return 1
+}
+
+// arguments takes between least and most arguments, and otherwise shows how
+// the command is called.
+func arguments(least, most int) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) < least || len(args) > most {
+			return fmt.Errorf("wrong number of arguments (%d); usage: %s", len(args), c.UseLine())
+		}
+		return nil
+	}
+}
+
+// noArgs refuses arguments by name.
+func noArgs(c *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("%s has no %q; see %s --help", c.CommandPath(), args[0], c.CommandPath())
+	}
+	return nil
 }
 
 // exitCode ends the program with the status of a program in an instance.

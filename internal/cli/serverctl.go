@@ -36,7 +36,7 @@ func (o *ServerOptions) flags(f *pflag.FlagSet) {
 func serverCommand(o *options, server Server) *cobra.Command {
 	var so ServerOptions
 	c := &cobra.Command{
-		Use: "server", Short: "Run the server in the foreground", Args: cobra.NoArgs,
+		Use: "server", Short: "Run the server in the foreground", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			so.DataDir, so.Region = o.dataDir, o.region
 			so.Ready = func(endpoint string) { fmt.Fprintln(os.Stderr, "ready: "+endpoint) }
@@ -142,8 +142,9 @@ func lastLines(s string, n int) string {
 // startServer starts `slipway server` in the background and waits until it
 // serves, or says why it does not.
 func (u *upOptions) startServer(ctx context.Context) error {
-	if err := os.MkdirAll(u.dataDir, 0o700); err != nil {
-		return fmt.Errorf("the data directory cannot be made: %w", err)
+	fresh, err := hostinfo.Claim(u.dataDir)
+	if err != nil {
+		return err
 	}
 	// Asked here as well as by the server, for a sentence instead of a log.
 	l, err := net.Listen("tcp", u.server.Listen)
@@ -151,10 +152,13 @@ func (u *upOptions) startServer(ctx context.Context) error {
 		return fmt.Errorf("the API endpoint cannot listen on %s: %w; give another with --listen", u.server.Listen, err)
 	}
 	l.Close()
-	logPath := filepath.Join(u.dataDir, "server.log")
-	logFile, err := os.OpenFile(logPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err := os.MkdirAll(u.dataDir, 0o700); err != nil {
+		return hostinfo.Explain(u.dataDir, err)
+	}
+	logPath := filepath.Join(u.dataDir, hostinfo.LogFile)
+	logFile, err := os.OpenFile(logPath, os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o600)
 	if err != nil {
-		return err
+		return hostinfo.Explain(u.dataDir, err)
 	}
 	defer logFile.Close()
 	exe, err := os.Executable()
@@ -185,7 +189,12 @@ func (u *upOptions) startServer(ctx context.Context) error {
 		}
 		select {
 		case err := <-died:
-			return fmt.Errorf("the server did not start (%v):\n%s", err, since(logPath, from))
+			said := since(logFile, from)
+			if fresh {
+				// The server took back what it had made; so does this.
+				err = errors.Join(err, os.Remove(logPath), hostinfo.Discard(u.dataDir))
+			}
+			return fmt.Errorf("the server did not start (%v):\n%s", err, said)
 		case <-deadline:
 			return fmt.Errorf("the server is not ready after a minute; its log is %s", logPath)
 		case <-ctx.Done():
@@ -196,12 +205,7 @@ func (u *upOptions) startServer(ctx context.Context) error {
 }
 
 // since returns what was written to a log from an offset on.
-func since(path string, from int64) string {
-	f, err := os.Open(path)
-	if err != nil {
-		return err.Error()
-	}
-	defer f.Close()
+func since(f *os.File, from int64) string {
 	b, err := io.ReadAll(io.LimitReader(io.NewSectionReader(f, from, 1<<20), 1<<20))
 	if err != nil {
 		return err.Error()
@@ -212,7 +216,7 @@ func since(path string, from int64) string {
 func downCommand(o *options) *cobra.Command {
 	var purge bool
 	c := &cobra.Command{
-		Use: "down", Short: "Stop the instances, the load balancers and the server; the data stays", Args: cobra.NoArgs,
+		Use: "down", Short: "Stop the instances, the load balancers and the server; the data stays", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return down(cmd.Context(), o, purge) },
 	}
 	c.Flags().BoolVar(&purge, "purge", false, "remove the data as well")
@@ -226,6 +230,9 @@ func down(ctx context.Context, o *options, purge bool) error {
 	if _, err := os.Stat(o.dataDir); errors.Is(err, os.ErrNotExist) {
 		fmt.Println("nothing is running and there is no data in " + o.dataDir)
 		return nil
+	}
+	if _, err := hostinfo.Claim(o.dataDir); err != nil {
+		return err
 	}
 	if run, err := hostinfo.ReadRunning(o.dataDir); err == nil {
 		if err := stopServer(ctx, o.dataDir, run.PID); err != nil {

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"slipway/internal/aws/client"
@@ -42,6 +43,8 @@ func connect(o *options) (*session, error) {
 		return nil, fmt.Errorf("%w (data directory %s); start one with: %s up, or: %s server", errNoServer, o.dataDir, self(), self())
 	case errors.Is(err, fs.ErrPermission):
 		return nil, fmt.Errorf("%s belongs to another user: run this as root (sudo %s ...)", o.dataDir, self())
+	case errors.Is(err, syscall.ENOTDIR):
+		return nil, fmt.Errorf("%s is no directory; give the server's data directory with --data-dir", o.dataDir)
 	case err != nil:
 		return nil, err
 	}

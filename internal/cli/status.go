@@ -22,7 +22,7 @@ import (
 func statusCommand(o *options) *cobra.Command {
 	var asJSON, watch bool
 	c := &cobra.Command{
-		Use: "status", Short: "Pipelines, deployments, instances by zone, targets, alarms: one screen", Args: cobra.NoArgs,
+		Use: "status", Short: "Pipelines, deployments, instances by zone, targets, alarms: one screen", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s, err := connect(o)
 			if err != nil {
