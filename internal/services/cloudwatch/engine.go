@@ -43,6 +43,8 @@ type watched struct {
 	fired time.Time
 	deps  []store.Key // of a composite alarm
 	expr  ruleExpr
+	// leftAlarm says that the state before this one was ALARM.
+	leftAlarm bool
 }
 
 func newEngine(s *Service) *engine {
@@ -209,9 +211,10 @@ func (e *engine) set(row *store.Row[Alarm], evaluateNow bool) {
 		return
 	}
 	if old != nil {
-		w.value, w.fired, w.end = old.value, old.fired, old.end
+		w.value, w.fired, w.end, w.leftAlarm = old.value, old.fired, old.end, old.leftAlarm
 		if old.row.Doc.State != row.Doc.State {
 			w.fired = row.Doc.Transitioned // the outbox has the first one
+			w.leftAlarm = old.row.Doc.State == evaluate.Alarm
 		}
 	}
 	e.forget(row.Key)

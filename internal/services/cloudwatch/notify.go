@@ -194,7 +194,11 @@ func mail(account, region string, act *action) string {
 	detail := func(label, value string) { line("- %-27s %s", label+":", value) }
 	detail("Name", a.Name)
 	detail("Description", deref(a.description()))
-	detail("State Change", act.Old+" -> "+act.New)
+	if old := act.Old; a.composite() && strings.Contains(a.Reason, " was created and its alarm rule ") {
+		detail("State Change", "N/A -> "+act.New)
+	} else {
+		detail("State Change", old+" -> "+act.New)
+	}
 	detail("Reason for State Change", a.Reason)
 	detail("Timestamp", at)
 	detail("AWS Account", account)

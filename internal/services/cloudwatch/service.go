@@ -94,6 +94,7 @@ func (s *Service) Register(mux *dispatch.Mux) {
 	dispatch.Register(mux, api.OpListDashboards, s.listDashboards)
 	dispatch.Register(mux, api.OpDeleteDashboards, s.deleteDashboards)
 	dispatch.Register(mux, api.OpPutMetricAlarm, s.putMetricAlarm)
+	dispatch.Register(mux, api.OpPutCompositeAlarm, s.putCompositeAlarm)
 	dispatch.Register(mux, api.OpDescribeAlarms, s.describeAlarms)
 	dispatch.Register(mux, api.OpDescribeAlarmsForMetric, s.describeAlarmsForMetric)
 	dispatch.Register(mux, api.OpDescribeAlarmHistory, s.describeAlarmHistory)

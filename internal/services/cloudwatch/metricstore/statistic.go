@@ -209,7 +209,7 @@ func (st Statistic) trimmed(bins []Bin, s *Set) (float64, bool) {
 		if st.high.set && above > 0 {
 			last = high
 		}
-		any = any || below == s.Count && st.low.set || above == s.Count && st.high.set
+		any = true
 	}
 	return (sum + below*first + above*last) / s.Count, any
 }
