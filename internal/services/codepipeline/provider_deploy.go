@@ -22,7 +22,7 @@ func mapKeys[V any](m map[string]V) func(func(string) bool) { return maps.Keys(m
 // mark is how a deployment names the action run that asked for it:
 // CreateDeployment has no idempotency token.
 func (a *action) mark() string {
-	return "Pipeline " + a.exec.Pipeline + ", execution " + a.exec.ID + ", action " + a.run.ID
+	return "CodePipeline action execution " + a.run.ID
 }
 
 // stepDeploy creates a deployment of the input artifact, or asks how it goes.
