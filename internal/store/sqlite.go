@@ -332,6 +332,11 @@ func classify(err error) error {
 	var coded interface{ Code() int }
 	if errors.As(err, &coded) {
 		switch coded.Code() & 0xff {
+		case sqlite3.SQLITE_IOERR & 0xff:
+			// The shared-memory file cannot grow, which only space prevents.
+			if coded.Code() == sqlite3.SQLITE_IOERR_SHMSIZE {
+				return fmt.Errorf("%w: %w", ErrFull, err)
+			}
 		case sqlite3.SQLITE_FULL:
 			return fmt.Errorf("%w: %w", ErrFull, err)
 		case sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT:
