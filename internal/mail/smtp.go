@@ -89,9 +89,11 @@ func (s *Settings) complete() error {
 	case s.TLS == "none" && s.Password != "" && !loopback(s.Host):
 		return errors.New("tls is none: a password is sent over TLS only, unless the server is this machine")
 	}
-	if _, err := netmail.ParseAddress(s.From); err != nil {
+	from, err := netmail.ParseAddress(s.From)
+	if err != nil {
 		return fmt.Errorf("from is %q: it must be a mail address", s.From)
 	}
+	s.From = from.Address // the name is the topic's
 	if s.CAFile == "" {
 		return nil
 	}
