@@ -87,7 +87,7 @@ func TestSettings(t *testing.T) {
 		want     settings
 		bad      string
 	}{
-		"none":        {dir: "My_App", want: settings{Name: "my-app", HealthCheckPath: "/", InstanceType: "t3.micro"}},
+		"none":        {dir: "My_App", want: settings{Name: "my-app", HealthCheckPath: "/", InstanceType: "t2.micro"}},
 		"all":         {dir: "x", yml: "name: shop\nhealth_check_path: /up\nvolume: /data\ninstance_type: t3.small\n", want: settings{"shop", "/up", "/data", "t3.small"}},
 		"unknown key": {dir: "app", yml: "nmae: x\n", bad: "nmae"},
 		"bad name":    {dir: "app", yml: "name: Shop!\n", bad: "no name for an application"},

@@ -31,7 +31,7 @@ var nameRule = regexp.MustCompile(`^[a-z][a-z0-9-]{0,18}[a-z0-9]$`)
 // readSettings reads DIR/slipway.yml, if there is one, and fills in what it
 // leaves open.
 func readSettings(dir string) (settings, error) {
-	st := settings{HealthCheckPath: "/", InstanceType: "t3.micro"}
+	st := settings{HealthCheckPath: "/", InstanceType: "t2.micro"}
 	path := filepath.Join(dir, "slipway.yml")
 	b, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -30,6 +30,7 @@ type world struct {
 	url      string
 	clone    string
 	env      []string
+	flags    []string // more flags of the server
 }
 
 // need skips where the real thing cannot run, saying what is missing.
@@ -116,7 +117,8 @@ func (w *world) slipway(args ...string) string {
 
 // up deploys a directory, with this world's addresses.
 func (w *world) up(dir string, more ...string) (string, error) {
-	return w.try(append([]string{"up", dir, "--listen", strings.TrimPrefix(w.endpoint, "http://"), "--lb-address", w.lb}, more...)...)
+	args := append([]string{"up", dir, "--listen", strings.TrimPrefix(w.endpoint, "http://"), "--lb-address", w.lb}, w.flags...)
+	return w.try(append(args, more...)...)
 }
 
 // loadEnv reads what slipway env prints, as a shell would.
@@ -148,7 +150,8 @@ func (w *world) tryAWS(args ...string) ([]byte, error) {
 	if w.env == nil {
 		w.loadEnv()
 	}
-	cmd := exec.Command("aws", append(args, "--output", "json")...)
+	// Older versions do not know AWS_ENDPOINT_URL.
+	cmd := exec.Command("aws", append(args, "--output", "json", "--endpoint-url", w.endpoint)...)
 	cmd.Env = append(w.env, "AWS_PAGER=", "AWS_EC2_METADATA_DISABLED=true")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
@@ -331,7 +334,7 @@ func (w *world) startServer(ctx context.Context) {
 		w.t.Fatal(err)
 	}
 	defer logFile.Close()
-	cmd := exec.Command(w.bin, "--data-dir", w.dir, "server", "--listen", strings.TrimPrefix(w.endpoint, "http://"), "--lb-address", w.lb)
+	cmd := exec.Command(w.bin, append([]string{"--data-dir", w.dir, "server", "--listen", strings.TrimPrefix(w.endpoint, "http://"), "--lb-address", w.lb}, w.flags...)...)
 	cmd.Stdout, cmd.Stderr = logFile, logFile
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
