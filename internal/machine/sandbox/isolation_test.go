@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -11,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"slipway/internal/machine"
 	"slipway/internal/machine/sandbox/wire"
@@ -67,6 +70,22 @@ func TestMaskHidesSecrets(t *testing.T) {
 	}
 }
 
+// hostileCalls need no capability, or only one that a user namespace gives, and
+// reach what belongs to the host: the key rings of its uid 0 above all.
+var hostileCalls = []struct{ name, args string }{
+	{"keyctl get user keyring", fmt.Sprint(unix.SYS_KEYCTL, ",0,-4,0,0,0")},
+	{"add_key", fmt.Sprint(unix.SYS_ADD_KEY, ",b'user',b'x',b'x',1,-4")},
+	{"request_key", fmt.Sprint(unix.SYS_REQUEST_KEY, ",b'user',b'x',0,-4")},
+	{"bpf", fmt.Sprint(unix.SYS_BPF, ",0,0,0")},
+	{"perf_event_open", fmt.Sprint(unix.SYS_PERF_EVENT_OPEN, ",0,0,-1,-1,0")},
+	{"io_uring_setup", fmt.Sprint(unix.SYS_IO_URING_SETUP, ",8,ctypes.create_string_buffer(256)")},
+	{"unshare a user namespace", fmt.Sprint(unix.SYS_UNSHARE, ",", unix.CLONE_NEWUSER)},
+	{"unshare with further flags", fmt.Sprint(unix.SYS_UNSHARE, ",", unix.CLONE_NEWUSER|unix.CLONE_FS)},
+	{"clone into a user namespace", fmt.Sprint(unix.SYS_CLONE, ",", unix.CLONE_NEWUSER|int(unix.SIGCHLD), ",0,0,0,0")},
+	{"fsopen", fmt.Sprint(unix.SYS_FSOPEN, ",b'tmpfs',0")},
+	{"open_by_handle_at", fmt.Sprint(unix.SYS_OPEN_BY_HANDLE_AT, ",-100,0,0")},
+}
+
 // What root inside a machine must not be able to do or see.
 func TestIsolation(t *testing.T) {
 	d := open(t)
@@ -90,6 +109,15 @@ func TestIsolation(t *testing.T) {
 	}
 	if out, _ := run(t, d, "i-a", "sh", "-c", "head -c 100m /dev/zero | tail -c 99m | wc -c"); strings.Contains(out, "103809024") {
 		t.Errorf("64 MiB of memory held 99: %q", out)
+	}
+	for _, call := range hostileCalls {
+		script := "import ctypes,sys\nl=ctypes.CDLL(None,use_errno=True)\nr=l.syscall(" + call.args + ")\nsys.exit(ctypes.get_errno() if r<0 else 0)"
+		if out, code := run(t, d, "i-a", "python3", "-c", script); code != int(unix.EPERM) {
+			t.Errorf("%s: exit %d, not EPERM: %s", call.name, code, out)
+		}
+	}
+	if out, code := run(t, d, "i-a", "python3", "-c", "import threading; t=threading.Thread(target=print, args=('thread',)); t.start(); t.join()"); code != 0 {
+		t.Errorf("threads: exit %d: %s", code, out)
 	}
 	// Builtins only: no further process can be had.
 	out, _ := run(t, d, "i-a", "sh", "-c", "(for i in $(seq 200); do sleep 5 & done) 2>/dev/null; set -- /proc/[0-9]*; echo $#")

@@ -18,10 +18,13 @@ var keptCaps = []uintptr{
 	unix.CAP_SETPCAP, unix.CAP_NET_BIND_SERVICE, unix.CAP_NET_RAW, unix.CAP_SYS_CHROOT, unix.CAP_SETFCAP, unix.CAP_AUDIT_WRITE,
 }
 
-// enter gives up every other capability and executes stage 2 from inside the
-// machine. Capabilities belong to a thread: the caller has locked this one, and
+// enter gives up system calls and every other capability and executes stage 2
+// from inside the machine. Both belong to a thread: the caller has locked this one, and
 // the execution makes it the whole process.
 func enter(b *wire.Boot) error {
+	if err := filterCalls(); err != nil {
+		return err
+	}
 	if err := dropCaps(); err != nil {
 		return err
 	}
