@@ -60,12 +60,12 @@ type Collector struct {
 	Deps
 	machines map[string]*sample // by instance
 	lb       *lbState
-	warned   map[string]bool
+	fails    map[string]int // failures in a row
 }
 
 // New makes a collector.
 func New(d Deps) *Collector {
-	return &Collector{Deps: d, machines: map[string]*sample{}, warned: map[string]bool{}}
+	return &Collector{Deps: d, machines: map[string]*sample{}, fails: map[string]int{}}
 }
 
 const (
@@ -125,16 +125,20 @@ func (c *Collector) report(ctx context.Context, at time.Time) {
 	c.check(ctx, "AutoScaling", c.reportGroups(ctx, at))
 }
 
-// check logs a failure once until it is over.
+// check logs failures that last, once: the load balancer process may start
+// after the server, or be started anew.
 func (c *Collector) check(ctx context.Context, what string, err error) {
-	switch {
-	case err == nil:
-		c.warned[what] = false
-	case ctx.Err() == nil && !c.warned[what]:
-		c.warned[what] = true
+	if err == nil {
+		c.fails[what] = 0
+		return
+	}
+	if c.fails[what]++; c.fails[what] == patience && ctx.Err() == nil {
 		c.Log.Warn("service metrics are not measured for now", "service", what, "error", err)
 	}
 }
+
+// patience is how many failures in a row are no news.
+const patience = 4
 
 // owner is the account and region of a resource.
 type owner struct{ account, region string }
