@@ -289,8 +289,8 @@ func (s *Service) relatives(ctx context.Context, in *api.DescribeAlarmsInput) (m
 	return out, nil
 }
 
-// checkDelete refuses to delete composite alarms of a circle (API reference,
-// "DeleteAlarms").
+// checkDelete refuses to delete composite alarms of a circle, and more than
+// one at once (API reference, "DeleteAlarms").
 func checkDelete(tx store.Reader, account, region string, names []string) error {
 	children := func(name string) ([]string, error) {
 		row, err := alarms.Get(tx, account, region, name)
@@ -300,12 +300,18 @@ func checkDelete(tx store.Reader, account, region string, names []string) error 
 		if err != nil {
 			return nil, err
 		}
-		_, list, err := parseRule(*row.Doc.Composite.AlarmRule)
-		return list, err
+		_, names, err := parseRule(*row.Doc.Composite.AlarmRule)
+		return list(names), err
 	}
+	composites := 0
 	for _, name := range names {
 		seen := map[string]bool{}
 		todo, err := children(name)
+		if todo != nil {
+			if composites++; composites > 1 {
+				return validation("At most one composite alarm can be deleted at once.")
+			}
+		}
 		for len(todo) > 0 && err == nil {
 			next := todo[0]
 			todo = todo[1:]

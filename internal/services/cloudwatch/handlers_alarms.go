@@ -247,24 +247,16 @@ func (s *Service) describeAlarmsForMetric(ctx context.Context, in *api.DescribeA
 	out := &api.DescribeAlarmsForMetricOutput{MetricAlarms: []api.MetricAlarm{}}
 	for _, row := range rows {
 		a := &row.Doc
-		if a.composite() || !watches(a, account, region, want.Key()) {
+		// Alarms on expressions are not shown (API reference).
+		if a.composite() || a.Metric.Metrics != nil || a.metrics(account, region)[0].Key() != want.Key() {
 			continue
 		}
 		c := a.Metric
-		if c.Metrics == nil && (in.Statistic != nil && deref(c.Statistic) != *in.Statistic || in.ExtendedStatistic != nil && deref(c.ExtendedStatistic) != *in.ExtendedStatistic ||
-			in.Period != nil && deref(c.Period) != *in.Period || in.Unit != nil && deref(c.Unit) != *in.Unit) {
+		if in.Statistic != nil && deref(c.Statistic) != *in.Statistic || in.ExtendedStatistic != nil && deref(c.ExtendedStatistic) != *in.ExtendedStatistic ||
+			in.Period != nil && deref(c.Period) != *in.Period || in.Unit != nil && deref(c.Unit) != *in.Unit {
 			continue
 		}
 		out.MetricAlarms = append(out.MetricAlarms, a.metricAlarm())
 	}
 	return out, nil
-}
-
-func watches(a *Alarm, account, region, key string) bool {
-	for _, m := range a.metrics(account, region) {
-		if m.Key() == key {
-			return true
-		}
-	}
-	return false
 }

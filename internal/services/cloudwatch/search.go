@@ -293,7 +293,8 @@ func matches(text string, t searchToken) bool {
 }
 
 // searchWords splits a name into tokens: at what is no letter or digit, where
-// lower case turns upper, and between letters and digits.
+// lower case turns upper, before the last capital of several, and between
+// letters and digits: CPUUtilization is "cpu" and "utilization".
 func searchWords(s string) []string {
 	var out []string
 	var word []rune
@@ -303,18 +304,20 @@ func searchWords(s string) []string {
 			word = nil
 		}
 	}
-	prev := ' '
-	for _, c := range s {
-		switch {
-		case !unicode.IsLetter(c) && !unicode.IsDigit(c):
+	runes := []rune(s)
+	for i, c := range runes {
+		if !unicode.IsLetter(c) && !unicode.IsDigit(c) {
 			flush()
-		case unicode.IsUpper(c) && unicode.IsLower(prev), unicode.IsDigit(c) != unicode.IsDigit(prev) && len(word) > 0:
-			flush()
-			word = append(word, c)
-		default:
-			word = append(word, c)
+			continue
 		}
-		prev = c
+		if len(word) > 0 {
+			prev := runes[i-1]
+			nextLower := i+1 < len(runes) && unicode.IsLower(runes[i+1])
+			if unicode.IsUpper(c) && (unicode.IsLower(prev) || unicode.IsUpper(prev) && nextLower) || unicode.IsDigit(c) != unicode.IsDigit(prev) {
+				flush()
+			}
+		}
+		word = append(word, c)
 	}
 	flush()
 	return out
