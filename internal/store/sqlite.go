@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -125,7 +126,10 @@ func (s *sqliteStore) open(ctx context.Context, path, sync string) error {
 			"?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(" + sync + ")" +
 			"&_pragma=cache_size(-2000)&_pragma=foreign_keys(0)" + extra
 	}
-	var err error
+	err := private(path)
+	if err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
 	if s.write, err = sql.Open("sqlite", dsn("&_txlock=immediate")); err != nil {
 		return fmt.Errorf("store: open %s: %w", path, err)
 	}
@@ -137,9 +141,6 @@ func (s *sqliteStore) open(ctx context.Context, path, sync string) error {
 	if version > schemaVersion {
 		return fmt.Errorf("store: %s was written by a newer Slipway (data version %d, this one knows %d): use that version, or another --data-dir", path, version, schemaVersion)
 	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		return fmt.Errorf("store: %w", err)
-	}
 	if _, err := s.write.ExecContext(ctx, schema+fmt.Sprintf("PRAGMA user_version=%d;", schemaVersion)); err != nil {
 		return fmt.Errorf("store: create tables in %s: %w", path, classify(err))
 	}
@@ -149,6 +150,24 @@ func (s *sqliteStore) open(ctx context.Context, path, sync string) error {
 	s.read.SetMaxOpenConns(readers)
 	s.read.SetMaxIdleConns(readers)
 	return s.insertStmts.prepare(ctx, s.write)
+}
+
+// private makes the database readable by its owner only, before anything is in
+// it: SQLite gives the log beside it the database's own mode.
+func private(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	for _, p := range []string{path, path + "-wal", path + "-shm"} {
+		if err := os.Chmod(p, 0o600); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 func (s *sqliteStore) closeFiles() error {
