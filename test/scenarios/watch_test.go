@@ -75,8 +75,12 @@ func loadAndGrow(t *testing.T, w *world) {
 	version, _ := w.versions(1)
 	w.aws("cloudwatch", "put-metric-alarm", "--alarm-name", "todo-busy", "--namespace", "AWS/EC2", "--metric-name", "CPUUtilization",
 		"--dimensions", "Name=AutoScalingGroupName,Value=todo", "--statistic", "Average", "--period", "60", "--evaluation-periods", "2",
-		"--threshold", "55", "--comparison-operator", "GreaterThanThreshold",
+		"--threshold", "20", "--comparison-operator", "GreaterThanThreshold",
 		"--alarm-actions", "arn:aws:sns:us-east-1:123456789012:todo-alerts")
+	// A lower target than the default: on a busy machine two loops may get
+	// less than half of what they ask for.
+	w.aws("autoscaling", "put-scaling-policy", "--auto-scaling-group-name", "todo", "--policy-name", "todo-low", "--policy-type", "TargetTrackingScaling",
+		"--target-tracking-configuration", `{"PredefinedMetricSpecification":{"PredefinedMetricType":"ASGAverageCPUUtilization"},"TargetValue":20}`)
 	var busy []*exec.Cmd
 	for _, id := range w.instances() {
 		cmd := exec.Command(w.bin, "--data-dir", w.dir, "exec", id, "--", "timeout", "90", "sh", "-c", "while :; do :; done")

@@ -6,6 +6,8 @@ package scenarios
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -68,7 +70,6 @@ func newWorld(t *testing.T) *world {
 	w := &world{t: t, bin: bin, dir: filepath.Join(base, "data"), endpoint: fmt.Sprintf("http://127.0.0.1:%d", port), lb: fmt.Sprintf("127.%d.%d.1", 64+port>>8&0x3f, port&0xff&^1)}
 	w.url = "http://" + w.lb + ":8080"
 	w.clone = filepath.Join(base, "app")
-	before := leftovers(t)
 	t.Cleanup(func() {
 		if t.Failed() {
 			w.dump()
@@ -79,11 +80,8 @@ func newWorld(t *testing.T) *world {
 		if err := os.RemoveAll(base); err != nil {
 			t.Errorf("data directory: %v", err)
 		}
-		after := leftovers(t)
-		for what, n := range after {
-			if n > before[what] {
-				t.Errorf("left behind: %s: %d before, %d after", what, before[what], n)
-			}
+		for _, what := range leftovers(t, w.dir) {
+			t.Errorf("left behind: %s", what)
 		}
 	})
 	return w
@@ -347,54 +345,39 @@ func (w *world) startServer(ctx context.Context) {
 	})
 }
 
-// leftovers counts what Slipway makes on a machine: by kind, over all
-// installations, so that a test compares before with after.
-func leftovers(t *testing.T) map[string]int {
+// leftovers lists what exists on behalf of the installation in dir: mounts,
+// links, control groups, directories under /run, and processes.
+func leftovers(t *testing.T, dir string) []string {
 	t.Helper()
-	n := map[string]int{}
-	count := func(what, path, mark string) {
-		b, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for line := range strings.Lines(string(b)) {
-			if strings.Contains(line, mark) {
-				n[what]++
-			}
-		}
-	}
-	count("mounts", "/proc/self/mountinfo", "slipway")
-	links, err := os.ReadDir("/sys/class/net")
+	sum := sha256.Sum256([]byte(filepath.Join(dir, "machines")))
+	inst := hex.EncodeToString(sum[:4])
+	var out []string
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, l := range links {
-		if strings.HasPrefix(l.Name(), "sw") || strings.HasPrefix(l.Name(), "slip") {
-			n["links"]++
+	for line := range strings.Lines(string(mounts)) {
+		if strings.Contains(line, inst) || strings.Contains(line, dir) {
+			out = append(out, "mount "+line)
 		}
 	}
-	filepath.WalkDir("/sys/fs/cgroup", func(path string, d os.DirEntry, err error) error {
-		if err == nil && d.IsDir() && strings.Contains(d.Name(), "slipway") {
-			n["cgroups"]++
+	for _, pattern := range []string{"/sys/class/net/*" + inst + "*", "/run/*" + inst + "*", "/run/netns/*" + inst + "*", "/dev/shm/*" + inst + "*", "/sys/fs/cgroup/*" + inst + "*", "/sys/fs/cgroup/*/*" + inst + "*"} {
+		found, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
 		}
-		return nil
-	})
-	if ns, err := os.ReadDir("/run/netns"); err == nil {
-		for _, e := range ns {
-			if strings.Contains(e.Name(), "slipway") {
-				n["namespaces"]++
-			}
-		}
+		out = append(out, found...)
 	}
 	procs, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
 		t.Fatal(err)
 	}
-	bin := os.Getenv("SLIPWAY")
 	for _, p := range procs {
-		if exe, err := os.Readlink(filepath.Join(filepath.Dir(p), "exe")); err == nil && (exe == bin || strings.HasSuffix(exe, "/opt/slipway/bin/slipway")) {
-			n["processes"]++
+		args, _ := os.ReadFile(p)
+		group, _ := os.ReadFile(filepath.Join(filepath.Dir(p), "cgroup"))
+		if strings.Contains(string(args), dir) || strings.Contains(string(group), inst) {
+			out = append(out, "process "+strings.ReplaceAll(string(args), "\x00", " "))
 		}
 	}
-	return n
+	return out
 }

@@ -62,6 +62,7 @@ func openCgroups(parent string) (*cgroups, error) {
 	if c.full {
 		c.enableControllers()
 	}
+	c.weigh()
 	c.identity = c.unified
 	if c.identity == "" {
 		c.identity = c.v1["pids"]
@@ -70,6 +71,17 @@ func openCgroups(parent string) (*cgroups, error) {
 		return nil, fmt.Errorf("%w: neither cgroup2 nor the pids controller is mounted", machine.ErrUnsupported)
 	}
 	return c, nil
+}
+
+// weigh gives the machines together the weight of eight processes on a busy
+// host. By default all of them would count as much as one, and any program of
+// the host's could starve them. Best effort: it is fairness, not a limit.
+func (c *cgroups) weigh() {
+	if c.full {
+		_ = os.WriteFile(filepath.Join(c.unified, c.parent, "cpu.weight"), []byte("800"), 0)
+	} else if root := c.v1["cpu"]; root != "" {
+		_ = os.WriteFile(filepath.Join(root, c.parent, "cpu.shares"), []byte("8192"), 0)
+	}
 }
 
 func (c *cgroups) findMounts(path string) error {
