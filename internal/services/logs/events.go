@@ -106,19 +106,20 @@ func (s *Service) putEvents(ctx context.Context, in *logs.PutLogEventsInput) (*l
 	if err := s.noteEMF(ctx, g, l, events); err != nil {
 		return nil, err
 	}
-	first, err := l.Append(ctx, st.Doc.Number, s.Clock.Now().UnixMilli(), events)
+	ingested := s.Clock.Now().UnixMilli()
+	first, err := l.Append(ctx, st.Doc.Number, ingested, events)
 	if errors.Is(err, segment.ErrClosed) {
 		return nil, noGroup() // deleted just now
 	}
 	if err != nil {
 		return nil, err
 	}
-	s.observe(g, st, first, events)
+	s.observe(g, st, ingested, events)
 	return &logs.PutLogEventsOutput{NextSequenceToken: new(sequenceToken(first + uint64(len(events)))), RejectedLogEventsInfo: rejected}, nil
 }
 
 // observe tells those who want to know of new events.
-func (s *Service) observe(g *store.Row[group], st *store.Row[stream], first uint64, events []segment.Event) {
+func (s *Service) observe(g *store.Row[group], st *store.Row[stream], ingested int64, events []segment.Event) {
 	if len(events) == 0 {
 		return
 	}
@@ -126,7 +127,9 @@ func (s *Service) observe(g *store.Row[group], st *store.Row[stream], first uint
 	for i := range events {
 		bytes += len(events[i].Message) + eventOverhead
 	}
-	s.feed.touch(groupKey{g.Account, g.Region, g.ID}, len(events), bytes)
+	k := groupKey{g.Account, g.Region, g.ID}
+	s.feed.touch(k, len(events), bytes)
+	s.tails.offer(k, st.Doc.Name, ingested, events)
 }
 
 // noteEMF makes a group's cursor before its first event in the embedded metric

@@ -33,8 +33,10 @@ type Deps struct {
 type Service struct {
 	Deps
 
-	mux  *dispatch.Mux // set by Register
-	feed *feed
+	mux     *dispatch.Mux // set by Register
+	feed    *feed
+	queries *queries
+	tails   tails
 
 	mu   sync.Mutex
 	open map[string]*segment.Log // by the group's directory name
@@ -49,7 +51,7 @@ func New(deps Deps) *Service {
 		deps.Log = slog.Default()
 	}
 	s := &Service{Deps: deps, open: map[string]*segment.Log{}}
-	s.feed = newFeed(s)
+	s.feed, s.queries = newFeed(s), newQueries()
 	return s
 }
 
@@ -57,6 +59,9 @@ func New(deps Deps) *Service {
 func (s *Service) Register(m *dispatch.Mux) {
 	s.mux = m
 	s.registerMetricFilters(m)
+	s.registerQueries(m)
+	s.registerTail(m)
+	s.registerSubscriptions(m)
 	s.registerGroups(m)
 	s.registerStreams(m)
 	s.registerEvents(m)
@@ -113,6 +118,7 @@ func (s *Service) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { s.feed.run(ctx) })
 	defer wg.Wait()
+	defer s.queries.close()
 	for n := time.Duration(0); ; n += maintainEach {
 		if err := s.maintain(ctx, n%expireEach == 0); err != nil && ctx.Err() == nil {
 			s.Log.Error("logs: maintenance", "error", err)

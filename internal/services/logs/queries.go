@@ -1,0 +1,445 @@
+package logs
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"slipway/internal/api/logs"
+	"slipway/internal/aws/awserr"
+	"slipway/internal/aws/caller"
+	"slipway/internal/aws/dispatch"
+	"slipway/internal/clock"
+	"slipway/internal/services/logs/insights"
+	"slipway/internal/services/logs/segment"
+	"slipway/internal/store"
+)
+
+// Limits of queries ("CloudWatch Logs quotas" in the user guide). Results are
+// kept in memory: a restarted server has forgotten its queries.
+const (
+	maxQueryGroups = 50
+	maxConcurrent  = 30
+	maxQueries     = 1000 // remembered
+	queryTimeout   = 60 * time.Minute
+	queryWorkers   = 2 // queries that read at the same time
+)
+
+// query is one StartQuery.
+type query struct {
+	id, account, region, text string
+	groups                    []string
+	created                   int64
+	cancel                    context.CancelFunc
+
+	mu       sync.Mutex
+	status   string
+	took     time.Duration
+	rows     [][]logs.ResultField
+	stats    logs.QueryStatistics
+	finished chan struct{}
+}
+
+// queries are the queries of this process, the oldest first.
+type queries struct {
+	mu   sync.Mutex
+	list []*query
+	slot chan struct{}
+	wg   sync.WaitGroup
+	base context.Context // ends with the service
+	stop context.CancelFunc
+}
+
+func newQueries() *queries {
+	q := &queries{slot: make(chan struct{}, queryWorkers)}
+	q.base, q.stop = context.WithCancel(context.Background())
+	return q
+}
+
+// close cancels all queries and waits for them.
+func (q *queries) close() {
+	q.stop()
+	q.wg.Wait()
+}
+
+func (q *queries) find(id caller.Identity, queryID string) *query {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, x := range q.list {
+		if x.id == queryID && x.account == id.Account && x.region == id.Region {
+			return x
+		}
+	}
+	return nil
+}
+
+func (s *Service) registerQueries(m *dispatch.Mux) {
+	dispatch.Register(m, logs.OpStartQuery, s.startQuery)
+	dispatch.Register(m, logs.OpGetQueryResults, s.queryResults)
+	dispatch.Register(m, logs.OpStopQuery, s.stopQuery)
+	dispatch.Register(m, logs.OpDescribeQueries, s.describeQueries)
+	dispatch.Register(m, logs.OpGetLogRecord, s.getRecord)
+}
+
+// queryGroups reads which groups a StartQuery names: in exactly one way.
+func queryGroups(in *logs.StartQueryInput) ([]string, error) {
+	var names []string
+	ways := 0
+	if in.LogGroupName != nil {
+		ways++
+		names = []string{*in.LogGroupName}
+	}
+	for _, list := range [][]string{in.LogGroupNames, in.LogGroupIdentifiers} {
+		if len(list) > 0 {
+			ways++
+			for _, n := range list {
+				names = append(names, fromARN(n))
+			}
+		}
+	}
+	if ways != 1 {
+		return nil, invalid("Exactly one of logGroupName, logGroupNames and logGroupIdentifiers must be specified.")
+	}
+	if len(names) > maxQueryGroups {
+		return nil, invalid("At most %d log groups can be queried at once.", maxQueryGroups)
+	}
+	slices.Sort(names)
+	return slices.Compact(names), nil
+}
+
+func (s *Service) startQuery(ctx context.Context, in *logs.StartQueryInput) (*logs.StartQueryOutput, error) {
+	if l := deref(in.QueryLanguage); l != "" && l != "CWLI" {
+		return nil, awserr.New("NotImplemented", "Slipway does not implement queries in %s.", l).WithStatus(501)
+	}
+	names, err := queryGroups(in)
+	if err != nil {
+		return nil, err
+	}
+	if *in.EndTime < *in.StartTime {
+		return nil, invalid("End time should not be less than start time.")
+	}
+	parsed, err := insights.Parse(deref(in.QueryString))
+	var nb *insights.NotBuilt
+	switch {
+	case errors.As(err, &nb):
+		return nil, awserr.New("NotImplemented", "Slipway does not implement the command %s of Logs Insights.", nb.What).WithStatus(501)
+	case err != nil:
+		return nil, awserr.New("MalformedQueryException", "%s", err)
+	}
+	id := caller.From(ctx)
+	var rows []*store.Row[group]
+	for _, n := range names {
+		g, err := s.findGroup(ctx, n)
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, g)
+	}
+	q := &query{id: newUUID(), account: id.Account, region: id.Region, text: deref(in.QueryString), groups: names,
+		created: s.Clock.Now().UnixMilli(), status: "Scheduled", finished: make(chan struct{})}
+	var qctx context.Context
+	qctx, q.cancel = context.WithTimeout(s.queries.base, queryTimeout)
+	if err := s.queries.enqueue(q); err != nil {
+		q.cancel()
+		return nil, err
+	}
+	run := parsed.Start(int(deref(in.Limit)))
+	s.queries.wg.Go(func() {
+		defer q.cancel()
+		s.runQuery(qctx, q, rows, run, *in.StartTime*1000, *in.EndTime*1000+1000)
+	})
+	return &logs.StartQueryOutput{QueryId: &q.id}, nil
+}
+
+// enqueue remembers a query and forgets the oldest finished ones.
+func (q *queries) enqueue(x *query) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	running := 0
+	for _, o := range q.list {
+		select {
+		case <-o.finished:
+		default:
+			running++
+		}
+	}
+	if running >= maxConcurrent {
+		return awserr.New("LimitExceededException", "Account maximum query concurrency limit of [%d] reached.", maxConcurrent)
+	}
+	q.list = append(q.list, x)
+	if len(q.list) > maxQueries {
+		i := slices.IndexFunc(q.list, func(o *query) bool {
+			select {
+			case <-o.finished:
+				return true
+			default:
+				return false
+			}
+		})
+		if i >= 0 {
+			q.list = slices.Delete(q.list, i, i+1)
+		}
+	}
+	return nil
+}
+
+// newUUID is a random UUID (RFC 4122, version 4), as AWS names queries.
+func newUUID() string {
+	var b [16]byte
+	rand.Read(b[:])
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
+
+// runQuery reads the events and keeps the result.
+func (s *Service) runQuery(ctx context.Context, q *query, rows []*store.Row[group], run *insights.Run, from, to int64) {
+	defer close(q.finished)
+	select {
+	case s.queries.slot <- struct{}{}:
+		defer func() { <-s.queries.slot }()
+	case <-ctx.Done():
+		q.end("Cancelled", 0)
+		return
+	}
+	begin := clock.Real.Now()
+	q.setStatus("Running")
+	var scanned, bytes float64
+	err := s.mergeGroups(ctx, rows, from, to, func(g *store.Row[group], stream string, r *segment.Record) bool {
+		scanned++
+		bytes += float64(len(r.Message))
+		if int(scanned)%10_000 == 0 {
+			q.progress(run.Matched, scanned, bytes, len(rows))
+		}
+		return run.Add(&insights.Event{Time: r.Time, Ingested: r.Ingested, Message: r.Message, Stream: stream, Log: g.Account + ":" + g.Doc.Name, Ptr: pointer(g.Doc.Name, r)})
+	})
+	took := clock.Real.Since(begin)
+	switch {
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		q.end("Timeout", took)
+		return
+	case ctx.Err() != nil:
+		q.end("Cancelled", took)
+		return
+	case err != nil:
+		s.Log.Error("logs: a query failed", "query", q.id, "error", err)
+		q.end("Failed", took)
+		return
+	}
+	var out [][]logs.ResultField
+	for _, row := range run.Results() {
+		var fields []logs.ResultField
+		for _, f := range row {
+			fields = append(fields, logs.ResultField{Field: new(f.Name), Value: new(f.Value)})
+		}
+		out = append(out, fields)
+	}
+	q.progress(run.Matched, scanned, bytes, len(rows))
+	q.mu.Lock()
+	q.rows = out
+	q.mu.Unlock()
+	q.end("Complete", took)
+}
+
+func (q *query) setStatus(s string) {
+	q.mu.Lock()
+	q.status = s
+	q.mu.Unlock()
+}
+
+func (q *query) end(s string, took time.Duration) {
+	q.mu.Lock()
+	q.status, q.took = s, took
+	q.mu.Unlock()
+}
+
+func (q *query) progress(matched, scanned, bytes float64, groups int) {
+	q.mu.Lock()
+	q.stats = logs.QueryStatistics{RecordsMatched: &matched, RecordsScanned: &scanned, BytesScanned: &bytes, LogGroupsScanned: new(float64(groups))}
+	q.mu.Unlock()
+}
+
+// mergeGroups calls fn for the events of some groups, newest first. Groups are
+// read one page at a time, so that several can be merged.
+func (s *Service) mergeGroups(ctx context.Context, rows []*store.Row[group], from, to int64, fn func(*store.Row[group], string, *segment.Record) bool) error {
+	var readers []*reader
+	for _, g := range rows {
+		l, err := s.log(&g.Doc)
+		if err != nil {
+			return err
+		}
+		sts, err := streams.Select(ctx, s.Store, store.Query{Account: g.Account, Region: g.Region, Parent: g.ID})
+		if err != nil {
+			return err
+		}
+		rd := &reader{g: g, l: l, names: map[uint32]string{}, q: segment.Query{Streams: map[uint32]bool{}, From: max(from, s.cutoff(&g.Doc)), To: to, Backward: true}}
+		for _, st := range sts {
+			rd.names[st.Doc.Number] = st.Doc.Name
+			rd.q.Streams[st.Doc.Number] = true
+		}
+		readers = append(readers, rd)
+	}
+	if len(readers) == 1 {
+		rd := readers[0]
+		return rd.l.Scan(ctx, rd.q, func(r *segment.Record) bool { return fn(rd.g, rd.names[r.Stream], r) })
+	}
+	for {
+		var newest *reader
+		for _, rd := range readers {
+			if err := rd.fill(ctx); err != nil {
+				return err
+			}
+			if len(rd.page) > 0 && (newest == nil || rd.page[0].Time > newest.page[0].Time) {
+				newest = rd
+			}
+		}
+		if newest == nil || !fn(newest.g, newest.names[newest.page[0].Stream], &newest.page[0]) {
+			return nil
+		}
+		newest.page = newest.page[1:]
+	}
+}
+
+// reader reads one group's events in pages.
+type reader struct {
+	g     *store.Row[group]
+	l     *segment.Log
+	names map[uint32]string
+	q     segment.Query
+	page  []segment.Record
+	done  bool
+}
+
+func (r *reader) fill(ctx context.Context) error {
+	if len(r.page) > 0 || r.done {
+		return nil
+	}
+	const size = 20_000
+	page := make([]segment.Record, 0, 64)
+	err := r.l.Scan(ctx, r.q, func(rec *segment.Record) bool {
+		page = append(page, *rec)
+		return len(page) < size
+	})
+	if err != nil {
+		return err
+	}
+	if r.done = len(page) < size; !r.done {
+		last := &page[len(page)-1]
+		r.q.After = &segment.Pos{Time: last.Time, Seq: last.Seq}
+	}
+	r.page = page
+	return nil
+}
+
+// pointer names an event for GetLogRecord.
+func pointer(group string, r *segment.Record) string {
+	return base64.RawURLEncoding.EncodeToString([]byte(group + "\x00" + posText(segment.Pos{Time: r.Time, Seq: r.Seq})))
+}
+
+func (s *Service) getRecord(ctx context.Context, in *logs.GetLogRecordInput) (*logs.GetLogRecordOutput, error) {
+	b, err := base64.RawURLEncoding.DecodeString(deref(in.LogRecordPointer))
+	name, at, ok := strings.Cut(string(b), "\x00")
+	pos, ok2 := parsePos(at)
+	if err != nil || !ok || !ok2 {
+		return nil, invalid("The specified logRecordPointer is invalid.")
+	}
+	g, err := s.findGroup(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	var out *logs.GetLogRecordOutput
+	err = s.mergeGroups(ctx, []*store.Row[group]{g}, pos.Time, pos.Time+1, func(g *store.Row[group], stream string, r *segment.Record) bool {
+		if r.Seq != pos.Seq {
+			return true
+		}
+		out = &logs.GetLogRecordOutput{LogRecord: map[string]string{"@message": r.Message, "@timestamp": fmt.Sprint(r.Time), "@ingestionTime": fmt.Sprint(r.Ingested),
+			"@logStream": stream, "@log": g.Account + ":" + g.Doc.Name}}
+		return false
+	})
+	if err == nil && out == nil {
+		err = awserr.New("ResourceNotFoundException", "The specified log record does not exist.")
+	}
+	return out, err
+}
+
+func noQuery() error {
+	return awserr.New("ResourceNotFoundException", "The specified query does not exist.")
+}
+
+func (s *Service) queryResults(ctx context.Context, in *logs.GetQueryResultsInput) (*logs.GetQueryResultsOutput, error) {
+	q := s.queries.find(caller.From(ctx), deref(in.QueryId))
+	if q == nil {
+		return nil, noQuery()
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	out := &logs.GetQueryResultsOutput{Status: new(q.status), Results: q.rows, QueryLanguage: new("CWLI")}
+	if out.Results == nil {
+		out.Results = [][]logs.ResultField{}
+	}
+	stats := q.stats
+	if stats.BytesScanned == nil {
+		stats = logs.QueryStatistics{RecordsMatched: new(0.0), RecordsScanned: new(0.0), BytesScanned: new(0.0), LogGroupsScanned: new(float64(len(q.groups)))}
+	}
+	stats.EstimatedBytesSkipped, stats.EstimatedRecordsSkipped = new(0.0), new(0.0)
+	out.Statistics = &stats
+	return out, nil
+}
+
+func (s *Service) stopQuery(ctx context.Context, in *logs.StopQueryInput) (*logs.StopQueryOutput, error) {
+	q := s.queries.find(caller.From(ctx), deref(in.QueryId))
+	if q == nil {
+		return nil, noQuery()
+	}
+	select {
+	case <-q.finished:
+		return nil, invalid("Query with ID %s is not in a running state and cannot be stopped.", q.id)
+	default:
+	}
+	q.cancel()
+	return &logs.StopQueryOutput{Success: new(true)}, nil
+}
+
+func (s *Service) describeQueries(ctx context.Context, in *logs.DescribeQueriesInput) (*logs.DescribeQueriesOutput, error) {
+	after, err := decodeToken(in.NextToken)
+	if err != nil {
+		return nil, err
+	}
+	id := caller.From(ctx)
+	limit := pageLimit(in.MaxResults, 1000)
+	out := &logs.DescribeQueriesOutput{Queries: []logs.QueryInfo{}}
+	s.queries.mu.Lock()
+	list := slices.Clone(s.queries.list)
+	s.queries.mu.Unlock()
+	slices.Reverse(list) // the newest first
+	if after != "" {
+		i := slices.IndexFunc(list, func(q *query) bool { return q.id == after })
+		if i < 0 {
+			return nil, badToken()
+		}
+		list = list[i+1:]
+	}
+	last := ""
+	for _, q := range list {
+		q.mu.Lock()
+		status, took, bytes := q.status, q.took, deref(q.stats.BytesScanned)
+		q.mu.Unlock()
+		if q.account != id.Account || q.region != id.Region || in.Status != nil && status != *in.Status || in.LogGroupName != nil && !slices.Contains(q.groups, *in.LogGroupName) {
+			continue
+		}
+		if len(out.Queries) == limit {
+			out.NextToken = encodeToken(last)
+			break
+		}
+		last = q.id
+		out.Queries = append(out.Queries, logs.QueryInfo{QueryId: &q.id, QueryString: &q.text, Status: &status, CreateTime: &q.created, LogGroupName: &q.groups[0],
+			QueryLanguage: new("CWLI"), QueryDuration: new(int64(math.Round(took.Seconds() * 1000))), BytesScanned: &bytes})
+	}
+	return out, nil
+}
