@@ -128,7 +128,7 @@ func (s *Service) reconcileDeployment(ctx context.Context, key store.Key) (time.
 	ctx = s.as(ctx, key.Account, key.Region)
 	switch d.Status {
 	case api.DeploymentStatusCreated, api.DeploymentStatusQueued:
-		return 0, s.start(ctx, row)
+		return s.start(ctx, row)
 	case api.DeploymentStatusInProgress:
 		return s.progress(ctx, row)
 	}

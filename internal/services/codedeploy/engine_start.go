@@ -41,18 +41,30 @@ const maxTargets = 2000
 // not answer as they should.
 const startLimit = 10 * time.Minute
 
+// launchPatience is how long a deployment waits for a group of which every
+// instance is still being launched, and launchLook how often it looks.
+const (
+	launchPatience = 2 * time.Minute
+	launchLook     = 100 * time.Millisecond
+)
+
+// errLaunching says that a group will have instances, but has none yet.
+var errLaunching = errors.New("all instances of the group are still being launched")
+
 // start resolves the targets of a created deployment and begins it; a
-// deployment that cannot begin ends at once, saying why.
-func (s *Service) start(ctx context.Context, row *deploymentRow) error {
+// deployment that cannot begin ends at once, saying why. One whose group is
+// only now being launched (after an outage of the whole machine, say) waits:
+// AWS would let it fail for want of instances.
+func (s *Service) start(ctx context.Context, row *deploymentRow) (time.Duration, error) {
 	d := row.Doc
 	group, err := find(ctx, s.store, func(r store.Reader) (*groupRow, error) {
 		return groupByID(r, row.Account, row.Region, d.Application, d.GroupID)
 	})
 	if errors.Is(err, store.ErrNotFound) {
-		return s.reject(ctx, row.Key, &ErrorInfo{api.ErrorCodeDeploymentGroupMissing, fmt.Sprintf("The deployment group %s was deleted before the deployment began.", d.Group)})
+		return 0, s.reject(ctx, row.Key, &ErrorInfo{api.ErrorCodeDeploymentGroupMissing, fmt.Sprintf("The deployment group %s was deleted before the deployment began.", d.Group)})
 	}
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if d.Version, err = s.checkRevision(ctx, &d); err == nil {
 		d.TargetGroups, err = s.targetGroups(ctx, &d)
@@ -61,17 +73,27 @@ func (s *Service) start(ctx context.Context, row *deploymentRow) error {
 	if err == nil {
 		found, err = s.resolve(ctx, &d, &group.Doc)
 	}
+	if errors.Is(err, errLaunching) {
+		switch {
+		case d.Stop != nil:
+			err = nil // begin ends it
+		case s.clock.Since(d.CreatedAt) < launchPatience:
+			return launchLook, nil
+		default:
+			err = noInstances(&d, &group.Doc)
+		}
+	}
 	if info := new(refusal); errors.As(err, &info) {
-		return s.reject(ctx, row.Key, &info.ErrorInfo)
+		return 0, s.reject(ctx, row.Key, &info.ErrorInfo)
 	}
 	if awserr.Is(err, "NotImplemented") || err != nil && s.clock.Since(d.CreatedAt) > startLimit {
-		return s.reject(ctx, row.Key, &ErrorInfo{api.ErrorCodeInternalError, fmt.Sprintf("The deployment could not begin: %v", err)})
+		return 0, s.reject(ctx, row.Key, &ErrorInfo{api.ErrorCodeInternalError, fmt.Sprintf("The deployment could not begin: %v", err)})
 	}
 	if err != nil {
-		return err
+		return 0, err
 	}
 	d.RevisionKey = contentKey(d.Revision, d.Version)
-	return s.begin(ctx, row.Key, &d, found)
+	return 0, s.begin(ctx, row.Key, &d, found)
 }
 
 // refusal is an error that ends a deployment rather than being tried again.
@@ -190,11 +212,20 @@ func (s *Service) resolve(ctx context.Context, d *Deployment, g *Group) ([]insta
 	}
 	switch {
 	case len(found) == 0:
-		return nil, refuse(api.ErrorCodeNoInstances, "No instances were found for deployment group %s: check that its tags or Auto Scaling groups match running instances.%s", d.Group, describeSelection(&g.Settings, g.Scaling))
+		if scaled, err := s.scaled(ctx, g); err != nil {
+			return nil, err
+		} else if len(d.Only) == 0 && slices.ContainsFunc(scaled, func(in instance) bool { return strings.HasPrefix(in.lifecycle, "Pending") }) {
+			return nil, errLaunching
+		}
+		return nil, noInstances(d, g)
 	case len(found) > maxTargets:
 		return nil, refuse(api.ErrorCodeOverMaxInstances, "Deployment group %s has %d instances; one deployment may have at most %d.", d.Group, len(found), maxTargets)
 	}
 	return found, nil
+}
+
+func noInstances(d *Deployment, g *Group) error {
+	return refuse(api.ErrorCodeNoInstances, "No instances were found for deployment group %s: check that its tags or Auto Scaling groups match running instances.%s", d.Group, describeSelection(&g.Settings, g.Scaling))
 }
 
 func describeSelection(set *Settings, scaling []ScalingGroup) string {
