@@ -85,6 +85,15 @@ func (s *Service) From() string {
 	return "no-reply@sns.amazonaws.com"
 }
 
+// Links is the URL that links in mails begin with, or "" where none is
+// configured.
+func (s *Service) Links() string {
+	if s.smtp != nil {
+		return strings.TrimSuffix(s.smtp.Links, "/")
+	}
+	return ""
+}
+
 // Local says whether an address is in the mailbox's own domain.
 func Local(address string) bool {
 	_, domain, ok := strings.Cut(address, "@")

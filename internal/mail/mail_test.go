@@ -131,7 +131,8 @@ func TestSettings(t *testing.T) {
 		"password in clear":  {`{"host":"h.example","from":"a@b.c","tls":"none","password":"p"}`, 0o600, "TLS"},
 		"port":               {`{"host":"h","from":"a@b.c","port":70000}`, 0o600, "port"},
 		"authority":          {`{"host":"h","from":"a@b.c","caFile":"/nonexistent/ca.pem"}`, 0o600, "caFile"},
-		"good":               {`{"host":"h","from":"a@b.c","username":"u","password":"p"}`, 0o600, ""},
+		"links":              {`{"host":"h","from":"a@b.c","links":"ops.example.com"}`, 0o600, "links"},
+		"good":               {`{"host":"h","from":"A <a@b.c>","links":"https://ops.example.com/","username":"u","password":"p"}`, 0o600, ""},
 	} {
 		dir := t.TempDir()
 		path := filepath.Join(dir, SettingsFile)
@@ -143,7 +144,7 @@ func TestSettings(t *testing.T) {
 		}
 		s, err := open(t, dir)
 		if c.want == "" {
-			if err != nil || !s.UsesSMTP() || s.smtp.Port != 587 || s.smtp.TLS != "starttls" || s.From() != "a@b.c" {
+			if err != nil || !s.UsesSMTP() || s.smtp.Port != 587 || s.smtp.TLS != "starttls" || s.From() != "a@b.c" || s.Links() != "https://ops.example.com" {
 				t.Errorf("%s: %v", name, err)
 			}
 			continue

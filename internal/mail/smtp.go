@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -37,6 +38,9 @@ type Settings struct {
 	TLS string `json:"tls"`
 	// CAFile holds further certificate authorities (PEM), or is "".
 	CAFile string `json:"caFile"`
+	// Links is the URL at which the receivers reach this server, for the
+	// links in mails; "" is the API's own endpoint.
+	Links string `json:"links"`
 
 	roots *x509.CertPool
 }
@@ -94,6 +98,9 @@ func (s *Settings) complete() error {
 		return fmt.Errorf("from is %q: it must be a mail address", s.From)
 	}
 	s.From = from.Address // the name is the topic's
+	if u, err := url.Parse(s.Links); s.Links != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.RawQuery != "") {
+		return fmt.Errorf("links is %q: it must be a URL like https://ops.example.com", s.Links)
+	}
 	if s.CAFile == "" {
 		return nil
 	}

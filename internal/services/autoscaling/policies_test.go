@@ -78,7 +78,9 @@ func (b *bench) tracking(name string, target float64) *api.PutScalingPolicyOutpu
 
 func (b *bench) fire(policy, alarm string, value, threshold float64) {
 	b.t.Helper()
-	must(b, "AlarmFired", func() error { return b.service.AlarmFired(b.ctx, account, region, policy, alarm, "ALARM", value, threshold) })
+	must(b, "AlarmFired", func() error {
+		return b.service.AlarmFired(b.ctx, account, region, policy, alarm, "ALARM", value, threshold)
+	})
 }
 
 func TestTargetTrackingFollowsItsAlarms(t *testing.T) {
@@ -183,7 +185,9 @@ func TestSimpleAndStepPolicies(t *testing.T) {
 	if !strings.Contains(simple, ":autoScalingGroupName/web:policyName/add") {
 		t.Errorf("ARN: %s", simple)
 	}
-	must(b, "ExecutePolicy", func() error { return execute(&api.ExecutePolicyInput{PolicyName: new("add"), HonorCooldown: new(true)}) })
+	must(b, "ExecutePolicy", func() error {
+		return execute(&api.ExecutePolicyInput{PolicyName: new("add"), HonorCooldown: new(true)})
+	})
 	b.steady(3)
 	if cause := *b.activities()[0].Cause; !strings.Contains(cause, "a user request executed policy add changing the desired capacity from 2 to 3.") {
 		t.Errorf("cause: %s", cause)
@@ -197,7 +201,9 @@ func TestSimpleAndStepPolicies(t *testing.T) {
 	if err := execute(&api.ExecutePolicyInput{PolicyName: new("steps")}); !awserr.Is(err, "ValidationError") {
 		t.Errorf("without a value: %v", err)
 	}
-	must(b, "ExecutePolicy", func() error { return execute(&api.ExecutePolicyInput{PolicyName: &step, MetricValue: new(75.0), BreachThreshold: new(70.0)}) })
+	must(b, "ExecutePolicy", func() error {
+		return execute(&api.ExecutePolicyInput{PolicyName: &step, MetricValue: new(75.0), BreachThreshold: new(70.0)})
+	})
 	b.steady(6)
 	must(b, "SuspendProcesses", func() error {
 		_, err := dispatch.Call(b.ctx, b.mux, api.OpSuspendProcesses, &api.SuspendProcessesInput{AutoScalingGroupName: new("web"), ScalingProcesses: []string{"AlarmNotification"}})

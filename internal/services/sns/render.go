@@ -118,7 +118,10 @@ const defaultSender = "AWS Notifications"
 
 // mailOf writes the mail of a message, with the words of AWS's mails.
 func (s *Service) mailOf(t *Topic, sub *Subscription, m *message) (mail.Message, error) {
-	base := s.base("")
+	base := s.Mail.Links()
+	if base == "" {
+		base = s.base("")
+	}
 	sender := t.Attributes["DisplayName"]
 	if sender == "" || strings.ContainsAny(sender, "\r\n\"\\<>") {
 		sender = defaultSender

@@ -29,6 +29,8 @@ type Mailer interface {
 	UsesSMTP() bool
 	// From is the sender's address.
 	From() string
+	// Links is the URL that links in mails begin with, "" for the endpoint.
+	Links() string
 }
 
 // Deps is what the service needs from the rest of the server.
