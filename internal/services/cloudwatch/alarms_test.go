@@ -118,6 +118,19 @@ func TestMathAlarm(t *testing.T) {
 	}
 }
 
+func TestWrongExpression(t *testing.T) {
+	w := newWorld(t, 60)
+	in := mathAlarm("several")
+	in.Metrics[2].Expression = new("METRICS() * 2")
+	call(w, api.OpPutMetricAlarm, in)
+	w.until("it says so", func() bool {
+		a := w.alarm("several")
+		return a.EvaluationState != nil && *a.EvaluationState == api.EvaluationStateEvaluationError && *a.StateValue == api.StateValueInsufficientData
+	})
+	call(w, api.OpPutMetricAlarm, mathAlarm("several"))
+	w.until("it is well again", func() bool { return w.alarm("several").EvaluationState == nil })
+}
+
 // TestAlarmIsInTime measures from the end of the breaching period to the
 // action, in real seconds.
 func TestAlarmIsInTime(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	api "slipway/internal/api/cloudwatch"
 	"slipway/internal/services/cloudwatch/evaluate"
 	"slipway/internal/services/cloudwatch/metricstore"
 	"slipway/internal/store"
@@ -324,21 +325,32 @@ func (e *engine) evaluateMetric(ctx context.Context, w *watched) error {
 	w.end = end
 	e.mu.Unlock()
 	win, err := w.source.window(e.s, w.row.Key, end, w.rule.Range())
-	if err != nil {
+	var wrong *expressionError
+	if err != nil && !errors.As(err, &wrong) {
 		return err
 	}
 	a := &w.row.Doc
+	evaluation := ""
+	if wrong != nil { // evaluated as if no data had come
+		evaluation = api.EvaluationStateEvaluationError
+		win.points = make([]*evaluate.Point, w.rule.Range())
+	}
 	res := evaluate.Evaluate(w.rule, win.points, a.State)
 	w.value = nil
 	if len(res.Used) > 0 {
 		w.value = &res.Used[0].Value
 	}
-	if res.State == a.State {
+	if res.State == a.State && evaluation == a.EvaluationState {
 		return e.hint(ctx, w)
 	}
 	c := change{state: res.State, reason: shortened(w.rule.Reason(res), 1023), value: w.value, data: reasonData(w, win, res, now)}
 	return e.s.store.Update(ctx, func(tx store.Tx) error {
 		row := *w.row
+		row.Doc.EvaluationState = evaluation
+		if res.State == a.State {
+			row.Doc.Updated = now
+			return alarms.Save(tx, &row, eventOther, nil)
+		}
 		return e.s.transition(tx, &row, c)
 	})
 }

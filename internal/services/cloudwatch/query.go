@@ -207,7 +207,7 @@ func (r *run) expression(id string, q *api.MetricDataQuery) (mathexpr.Value, err
 	}
 	v, err := r.p.exprs[id].Eval(env)
 	if err != nil {
-		return v, fmt.Errorf("Error in expression '%s': %w", id, err)
+		return v, &expressionError{id, err}
 	}
 	v.List = slices.Clone(v.List)
 	for i := range v.List {
@@ -217,6 +217,17 @@ func (r *run) expression(id string, q *api.MetricDataQuery) (mathexpr.Value, err
 	}
 	return v, nil
 }
+
+// expressionError is what is wrong with an expression or what it works on.
+type expressionError struct {
+	id  string
+	err error
+}
+
+func (e *expressionError) Error() string {
+	return fmt.Sprintf("Error in expression '%s': %v", e.id, e.err)
+}
+func (e *expressionError) Unwrap() error { return e.err }
 
 func (r *run) metrics(part string) ([]mathexpr.Series, error) {
 	var out []mathexpr.Series

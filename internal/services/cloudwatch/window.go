@@ -3,7 +3,7 @@ package cloudwatch
 import (
 	"context"
 	"encoding/json"
-	"fmt"
+	"errors"
 	"math"
 	"slices"
 	"strings"
@@ -117,7 +117,7 @@ func (src *source) window(s *Service, key store.Key, end int64, n int) (window, 
 			}
 		}
 	case mathexpr.List:
-		return w, fmt.Errorf("the expression %s gives several time series", src.watched)
+		return w, &expressionError{src.watched, errors.New("it gives several time series")}
 	}
 	return w, nil
 }
