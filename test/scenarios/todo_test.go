@@ -39,6 +39,10 @@ func TestTodo(t *testing.T) {
 	step("the load balancer process killed", killedBalancer)
 	step("a third instance has the current revision", thirdInstance)
 	step("a shell in an instance", shell)
+	step("down, and up again on the same data", downAndUpAgain)
+	step("load raises alarm, mail, third instance, and it ends", loadAndGrow)
+	step("errors of nginx become a mail", errorsAndMail)
+	step("no line is lost or doubled when server and agent are killed", linesSurvive)
 }
 
 func firstDeployment(t *testing.T, w *world) {
