@@ -20,6 +20,7 @@ import (
 	"slipway/internal/cli"
 	"slipway/internal/clock"
 	"slipway/internal/hostinfo"
+	"slipway/internal/httpguard"
 	"slipway/internal/machine"
 	"slipway/internal/machine/sandbox"
 	"slipway/internal/machine/simulated"
@@ -235,6 +236,29 @@ func (s *server) close() error {
 	return errors.Join(errs...)
 }
 
+// bodyIdle is how long a request's body may stand still.
+const bodyIdle = time.Minute
+
+// guarded is the public door, and the same door for instances and builds
+// (inside), which have no business with shells, faults and the event stream.
+func (s *server) guarded(h http.Handler, inside bool) http.Handler {
+	h = httpguard.Patient(h, bodyIdle)
+	if inside {
+		open := h
+		h = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if p := r.URL.Path; strings.HasPrefix(p, admin.Prefix) && !strings.HasPrefix(p, sns.PagesPrefix) && p != admin.Prefix+"health" {
+				http.Error(w, "only the host may use "+admin.Prefix, http.StatusForbidden)
+				return
+			}
+			open.ServeHTTP(w, r)
+		})
+	}
+	if s.opts.Auth == "any" {
+		h = httpguard.KnownHosts(h, ".amazonaws.com", ".localstack.cloud")
+	}
+	return h
+}
+
 // handler is the one public door: git, what AWS has no API for, and AWS's API.
 func (s *server) handler(started time.Time) http.Handler {
 	adm := s.admin(started)
@@ -266,10 +290,14 @@ func (s *server) run(ctx context.Context, listener net.Listener, started time.Ti
 		return fmt.Errorf("the API endpoint inside the instances' network: %w", err)
 	}
 	defer vpc.Close()
-	srv := &http.Server{
-		Handler: s.handler(started), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
-		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), BaseContext: func(net.Listener) context.Context { return ctx },
+	door := s.handler(started)
+	newServer := func(inside bool) *http.Server {
+		return &http.Server{
+			Handler: s.guarded(door, inside), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+			ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), BaseContext: func(net.Listener) context.Context { return ctx },
+		}
 	}
+	servers := map[net.Listener]*http.Server{listener: newServer(false), vpc: newServer(true)}
 	var wg sync.WaitGroup
 	start := func(name string, run func(context.Context) error) {
 		wg.Go(func() {
@@ -278,7 +306,7 @@ func (s *server) run(ctx context.Context, listener net.Listener, started time.Ti
 			}
 		})
 	}
-	for _, l := range []net.Listener{listener, vpc} {
+	for l, srv := range servers {
 		start("API endpoint", func(context.Context) error { return ignoreClosed(srv.Serve(l)) })
 	}
 	start("machines", s.driver.Run)
@@ -300,8 +328,12 @@ func (s *server) run(ctx context.Context, listener net.Listener, started time.Ti
 	}
 	stop, done := context.WithTimeout(context.Background(), 3*time.Second)
 	defer done()
-	if err := srv.Shutdown(stop); err != nil {
-		srv.Close() // long polls and shells do not end by themselves
+	for _, srv := range servers {
+		wg.Go(func() {
+			if err := srv.Shutdown(stop); err != nil {
+				srv.Close() // long polls and shells do not end by themselves
+			}
+		})
 	}
 	wg.Wait()
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
