@@ -245,6 +245,9 @@ func (s *Service) page(ctx context.Context, g *group, q segment.Query, limit int
 	if err != nil {
 		return found{}, err
 	}
+	if p != nil {
+		q.Literal = p.Literal()
+	}
 	var f found
 	size, seen := 0, 0
 	err = l.Scan(ctx, q, func(r *segment.Record) bool {

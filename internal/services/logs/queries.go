@@ -153,7 +153,7 @@ func (s *Service) startQuery(ctx context.Context, in *logs.StartQueryInput) (*lo
 	run := parsed.Start(int(deref(in.Limit)))
 	s.queries.wg.Go(func() {
 		defer q.cancel()
-		s.runQuery(qctx, q, rows, run, *in.StartTime*1000, *in.EndTime*1000+1000)
+		s.runQuery(qctx, q, rows, parsed, run, *in.StartTime*1000, *in.EndTime*1000+1000)
 	})
 	return &logs.StartQueryOutput{QueryId: &q.id}, nil
 }
@@ -199,7 +199,7 @@ func newUUID() string {
 }
 
 // runQuery reads the events and keeps the result.
-func (s *Service) runQuery(ctx context.Context, q *query, rows []*store.Row[group], run *insights.Run, from, to int64) {
+func (s *Service) runQuery(ctx context.Context, q *query, rows []*store.Row[group], parsed *insights.Query, run *insights.Run, from, to int64) {
 	defer close(q.finished)
 	select {
 	case s.queries.slot <- struct{}{}:
@@ -211,7 +211,7 @@ func (s *Service) runQuery(ctx context.Context, q *query, rows []*store.Row[grou
 	begin := clock.Real.Now()
 	q.setStatus("Running")
 	var scanned, bytes float64
-	err := s.mergeGroups(ctx, rows, from, to, func(g *store.Row[group], stream string, r *segment.Record) bool {
+	err := s.mergeGroups(ctx, rows, from, to, parsed.Literal(), func(g *store.Row[group], stream string, r *segment.Record) bool {
 		scanned++
 		bytes += float64(len(r.Message))
 		if int(scanned)%10_000 == 0 {
@@ -267,7 +267,7 @@ func (q *query) progress(matched, scanned, bytes float64, groups int) {
 
 // mergeGroups calls fn for the events of some groups, newest first. Groups are
 // read one page at a time, so that several can be merged.
-func (s *Service) mergeGroups(ctx context.Context, rows []*store.Row[group], from, to int64, fn func(*store.Row[group], string, *segment.Record) bool) error {
+func (s *Service) mergeGroups(ctx context.Context, rows []*store.Row[group], from, to int64, literal string, fn func(*store.Row[group], string, *segment.Record) bool) error {
 	var readers []*reader
 	for _, g := range rows {
 		l, err := s.log(&g.Doc)
@@ -278,7 +278,7 @@ func (s *Service) mergeGroups(ctx context.Context, rows []*store.Row[group], fro
 		if err != nil {
 			return err
 		}
-		rd := &reader{g: g, l: l, names: map[uint32]string{}, q: segment.Query{Streams: map[uint32]bool{}, From: max(from, s.cutoff(&g.Doc)), To: to, Backward: true}}
+		rd := &reader{g: g, l: l, names: map[uint32]string{}, q: segment.Query{Streams: map[uint32]bool{}, From: max(from, s.cutoff(&g.Doc)), To: to, Backward: true, Literal: literal}}
 		for _, st := range sts {
 			rd.names[st.Doc.Number] = st.Doc.Name
 			rd.q.Streams[st.Doc.Number] = true
@@ -354,7 +354,7 @@ func (s *Service) getRecord(ctx context.Context, in *logs.GetLogRecordInput) (*l
 		return nil, err
 	}
 	var out *logs.GetLogRecordOutput
-	err = s.mergeGroups(ctx, []*store.Row[group]{g}, pos.Time, pos.Time+1, func(g *store.Row[group], stream string, r *segment.Record) bool {
+	err = s.mergeGroups(ctx, []*store.Row[group]{g}, pos.Time, pos.Time+1, "", func(g *store.Row[group], stream string, r *segment.Record) bool {
 		if r.Seq != pos.Seq {
 			return true
 		}

@@ -206,3 +206,39 @@ func (r *Run) Results() [][]Field {
 	}
 	return out
 }
+
+// Literal is a text that every event holds that the query can want, "" where
+// none is known.
+func (q *Query) Literal() string {
+	for _, st := range q.stages {
+		if st.filter != nil {
+			return literalOf(st.filter)
+		}
+		if st.set == nil && st.parse == nil || assigns(st, "@message") {
+			return "" // what comes later is of rows, or of another message
+		}
+	}
+	return ""
+}
+
+func assigns(st stage, name string) bool {
+	return slices.ContainsFunc(st.set, func(c column) bool { return c.name == name }) || st.parse != nil && slices.Contains(st.parse.into, name)
+}
+
+func literalOf(e expr) string {
+	switch e := e.(type) {
+	case binary:
+		if e.op == "and" {
+			if x := literalOf(e.x); x != "" {
+				return x
+			}
+			return literalOf(e.y)
+		}
+	case match:
+		sub, ok := e.sub.(literal)
+		if s, isText := sub.v.(string); ok && isText && e.x == expr(field("@message")) && !e.not {
+			return s
+		}
+	}
+	return ""
+}

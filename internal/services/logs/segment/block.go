@@ -3,7 +3,6 @@ package segment
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"hash/crc32"
 	"sync"
 
@@ -133,14 +132,8 @@ func appendRecords(buf []byte, stream uint32, rs []Record, compress bool) ([]byt
 	return buf, h
 }
 
-// decode reads a block's events.
+// decode reads a block's events from its decompressed payload.
 func (h *header) decode(payload []byte) ([]Record, error) {
-	if h.flags&flagZstd != 0 {
-		var err error
-		if payload, err = decoder().DecodeAll(payload, make([]byte, 0, h.raw)); err != nil {
-			return nil, fmt.Errorf("segment: %w", err)
-		}
-	}
 	text := string(payload) // one copy for all messages of the block
 	rs := make([]Record, 0, h.count)
 	at := 0

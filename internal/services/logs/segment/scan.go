@@ -1,10 +1,13 @@
 package segment
 
 import (
+	"bytes"
 	"container/heap"
 	"context"
 	"fmt"
+	"slices"
 	"sort"
+	"sync"
 )
 
 // Query selects events.
@@ -20,6 +23,9 @@ type Query struct {
 	// Since and Until bound the sequence number: Since <= seq < Until. An
 	// Until of 0 is no bound.
 	Since, Until uint64
+	// Literal, where set, is a text that wanted events hold: blocks without
+	// it are passed over. Events without it may still be given.
+	Literal string
 }
 
 func (q *Query) wants(b *block) bool {
@@ -166,21 +172,40 @@ func (l *Log) candidates(q *Query) (cands []candidate, held []*file, err error) 
 	return cands, held, nil
 }
 
-// load reads and verifies a block.
-func (c *candidate) load() ([]Record, error) {
-	buf := make([]byte, headerSize+int(c.b.size))
+// load reads and verifies a block. Without the literal in it there is nothing.
+func (c *candidate) load(literal string) ([]Record, error) {
+	space := buffers.Get().(*buffer)
+	defer buffers.Put(space)
+	space.stored = slices.Grow(space.stored[:0], headerSize+int(c.b.size))[:headerSize+int(c.b.size)]
+	buf := space.stored
 	if _, err := c.f.f.ReadAt(buf, c.b.offset); err != nil {
 		return nil, fmt.Errorf("segment: %s at %d: %w", c.f.path, c.b.offset, err)
 	}
 	if !sound(buf[:headerSize], buf[headerSize:]) {
 		return nil, fmt.Errorf("segment: %s at %d: %w", c.f.path, c.b.offset, errTorn)
 	}
-	return c.b.decode(buf[headerSize:])
+	payload := buf[headerSize:]
+	if c.b.flags&flagZstd != 0 {
+		var err error
+		if space.raw, err = decoder().DecodeAll(payload, space.raw[:0]); err != nil {
+			return nil, fmt.Errorf("segment: %s at %d: %w", c.f.path, c.b.offset, err)
+		}
+		payload = space.raw
+	}
+	if literal != "" && !bytes.Contains(payload, []byte(literal)) {
+		return nil, nil
+	}
+	return c.b.decode(payload)
 }
+
+// buffer is the space for a block as stored and decompressed.
+type buffer struct{ stored, raw []byte }
+
+var buffers = sync.Pool{New: func() any { return &buffer{} }}
 
 // open reads a block's wanted events in the order of the scan.
 func (c *candidate) open(q *Query) (*run, error) {
-	all, err := c.load()
+	all, err := c.load(q.Literal)
 	if err != nil {
 		return nil, err
 	}

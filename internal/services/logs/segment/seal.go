@@ -132,7 +132,7 @@ func (l *Log) seal(f *file, cutoff int64, dropped func(uint32) bool) (err error)
 func sealStream(w *bufio.Writer, f, by *file, blocks []block) error {
 	var rs []Record
 	for _, b := range blocks {
-		part, err := (&candidate{f, b}).load()
+		part, err := (&candidate{f, b}).load("")
 		if err != nil {
 			return err
 		}

@@ -1,0 +1,104 @@
+package logs_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+
+	api "slipway/internal/api/logs"
+	"slipway/internal/aws/caller"
+	"slipway/internal/aws/dispatch"
+	"slipway/internal/clock"
+	"slipway/internal/services/logs"
+	"slipway/internal/services/logs/segment"
+	"slipway/internal/store"
+)
+
+// accessLine is like a line of nginx's access log.
+func accessLine(i int) string {
+	return fmt.Sprintf(`10.%d.%d.%d - - [02/Jan/2026:03:%02d:%02d +0000] "GET /tasks/%d?page=%d HTTP/1.1" %d %d "https://todo.example/list" "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36"`,
+		i%200, i*7%256, i*13%256, i/60%60, i%60, i*31%100000, i%17, []int{200, 200, 200, 304, 404, 500}[i%6], 200+i*97%50000)
+}
+
+// BenchmarkPutLogEvents puts durable batches of about half a megabyte.
+func BenchmarkPutLogEvents(b *testing.B) {
+	st, err := store.Open(b.Context(), store.Options{Ephemeral: true})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer st.Close()
+	mux := dispatch.New()
+	logs.New(logs.Deps{Store: st, Dir: b.TempDir(), Durable: true, Log: slog.New(slog.DiscardHandler)}).Register(mux)
+	ctx := caller.With(b.Context(), caller.Identity{Account: "123456789012", Region: "us-east-1"})
+	group, stream := new("g"), new("s")
+	if _, err := dispatch.Call(ctx, mux, api.OpCreateLogGroup, &api.CreateLogGroupInput{LogGroupName: group}); err != nil {
+		b.Fatal(err)
+	}
+	if _, err := dispatch.Call(ctx, mux, api.OpCreateLogStream, &api.CreateLogStreamInput{LogGroupName: group, LogStreamName: stream}); err != nil {
+		b.Fatal(err)
+	}
+	in := &api.PutLogEventsInput{LogGroupName: group, LogStreamName: stream}
+	now, size := clock.Real.Now().UnixMilli(), 0
+	for i := range 3000 {
+		line := accessLine(i)
+		size += len(line)
+		in.LogEvents = append(in.LogEvents, api.InputLogEvent{Timestamp: new(now), Message: &line})
+	}
+	b.SetBytes(int64(size))
+	for b.Loop() {
+		if _, err := dispatch.Call(ctx, mux, api.OpPutLogEvents, in); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkRareTerm looks for a word that one event holds among sealed ones:
+// LOGS_BENCH_MB megabytes of text, by default 128.
+func BenchmarkRareTerm(b *testing.B) {
+	mb := 128
+	if v, err := strconv.Atoi(os.Getenv("LOGS_BENCH_MB")); err == nil {
+		mb = v
+	}
+	dir := filepath.Join(b.TempDir(), "log")
+	l, err := segment.Open(dir, segment.Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer l.Close()
+	size := 0
+	for n := 0; size < mb<<20; {
+		var events []segment.Event
+		for range 3000 {
+			line := accessLine(n)
+			if n == 300_000 {
+				line += " needle-in-the-haystack"
+			}
+			size += len(line)
+			events = append(events, segment.Event{Time: int64(n), Message: line})
+			n++
+		}
+		if _, err := l.Append(context.Background(), 1, 1, events); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := l.Maintain(-1, func(uint32) bool { return false }); err != nil {
+		b.Fatal(err)
+	}
+	b.SetBytes(int64(size))
+	for b.Loop() {
+		found := 0
+		err := l.Scan(context.Background(), segment.Query{To: 1 << 60, Literal: "needle-in-the-haystack"}, func(r *segment.Record) bool {
+			if len(r.Message) > 22 && r.Message[len(r.Message)-22:] == "needle-in-the-haystack" {
+				found++
+			}
+			return true
+		})
+		if err != nil || found != 1 {
+			b.Fatal(found, err)
+		}
+	}
+}
