@@ -23,6 +23,9 @@ func (r *Repo) Archive(ctx context.Context, commit string, w io.Writer) (err err
 	if err != nil {
 		return err
 	}
+	if err := archivable(commit, entries); err != nil {
+		return err
+	}
 	b, err := r.newBatch(ctx)
 	if err != nil {
 		return err
@@ -59,6 +62,20 @@ func (r *Repo) Archive(ctx context.Context, commit string, w io.Writer) (err err
 		}
 	}
 	return zw.Close()
+}
+
+// archivable refuses what no application is and only a bomb holds.
+func archivable(commit string, entries []Entry) error {
+	if len(entries) > maxArchiveFiles {
+		return fmt.Errorf("%w: commit %s has %d files, more than %d", ErrTooLarge, commit, len(entries), maxArchiveFiles)
+	}
+	total := int64(0)
+	for _, e := range entries {
+		if total += e.Size; total > maxArchiveBytes {
+			return fmt.Errorf("%w: the files of commit %s have more than %d bytes together", ErrTooLarge, commit, int64(maxArchiveBytes))
+		}
+	}
+	return nil
 }
 
 // safePath refuses what would leave the directory that a checkout fills, or

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"time"
 )
 
 // Access is what a git client wants to do.
@@ -98,7 +99,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (h *Handler) advertise(w http.ResponseWriter, r *http.Request, repo *Repo, service string) error {
 	cmd := command(r.Context(), service, "--stateless-rpc", "--advertise-refs", repo.Dir)
 	cmd.Env = append(cmd.Env, protocol(r)...)
-	var stderr bytes.Buffer
+	var stderr limited
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {
@@ -164,23 +165,38 @@ func (h *Handler) exchange(w http.ResponseWriter, r *http.Request, repo *Repo, s
 	return werr
 }
 
-// limited keeps the first megabyte of what is written to it.
-type limited struct{ bytes.Buffer }
+// limited keeps the first megabyte of what is written to it. The buffer is not
+// embedded: io.Copy would go past Write by its ReadFrom.
+type limited struct{ buf bytes.Buffer }
 
 func (l *limited) Write(p []byte) (int, error) {
-	if room := 1<<20 - l.Len(); room > 0 {
-		l.Buffer.Write(p[:min(room, len(p))])
+	if room := 1<<20 - l.buf.Len(); room > 0 {
+		l.buf.Write(p[:min(room, len(p))])
 	}
 	return len(p), nil
 }
 
-// flusher sends what git says at once: progress is for people who wait.
+func (l *limited) Bytes() []byte  { return l.buf.Bytes() }
+func (l *limited) String() string { return l.buf.String() }
+
+// flusher sends what git says at once: progress is for people who wait. A
+// client that takes nothing for a minute is given up, for it holds one of the
+// few processes.
 type flusher struct{ w http.ResponseWriter }
 
+const takeTime = time.Minute
+
 func (f *flusher) Write(p []byte) (int, error) {
+	rc := http.NewResponseController(f.w)
+	if err := rc.SetWriteDeadline(time.Now().Add(takeTime)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return 0, err
+	}
 	n, err := f.w.Write(p)
-	if ferr := http.NewResponseController(f.w).Flush(); err == nil && ferr != nil && !errors.Is(ferr, http.ErrNotSupported) {
+	if ferr := rc.Flush(); err == nil && ferr != nil && !errors.Is(ferr, http.ErrNotSupported) {
 		err = ferr
+	}
+	if derr := rc.SetWriteDeadline(time.Time{}); err == nil && derr != nil && !errors.Is(derr, http.ErrNotSupported) {
+		err = derr
 	}
 	return n, err
 }

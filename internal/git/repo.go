@@ -53,6 +53,18 @@ type Entry struct {
 // maxPush bounds what one push may bring, in bytes.
 const maxPush = 2 << 30
 
+// A few kilobytes pushed can name a billion files (trees that hold the same
+// tree many times) or unpack to any size, so what git says of a repository is
+// bounded: its answers in memory, the files and bytes of an archive.
+const (
+	maxAnswer       = 64 << 20
+	maxArchiveFiles = 300_000
+	maxArchiveBytes = 8 << 30
+)
+
+// ErrTooLarge says that a repository holds more than is taken of it.
+var ErrTooLarge = errors.New("git: too large")
+
 // settings of every git process: nothing from outside, nothing executed,
 // objects and refs on disk before the answer.
 var settings = []string{
@@ -87,13 +99,33 @@ func Init(ctx context.Context, dir string) (*Repo, error) {
 
 func (r *Repo) run(ctx context.Context, args ...string) ([]byte, error) {
 	cmd := command(ctx, append([]string{"--git-dir", r.Dir}, args...)...)
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
+	var stderr limited
+	out := answer{room: maxAnswer}
+	cmd.Stdout, cmd.Stderr = &out, &stderr
+	err := cmd.Run()
+	if out.room < 0 {
+		return nil, fmt.Errorf("%w: git %s answers more than %d bytes", ErrTooLarge, args[0], maxAnswer)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("git %s: %w: %s", args[0], err, bytes.TrimSpace(stderr.Bytes()))
 	}
-	return out, nil
+	return out.buf.Bytes(), nil
+}
+
+// answer keeps what a program says, and ends it when that is too much: a
+// failed write closes the pipe. The buffer is not embedded: io.Copy would go
+// past Write by its ReadFrom.
+type answer struct {
+	buf  bytes.Buffer
+	room int
+}
+
+func (a *answer) Write(p []byte) (int, error) {
+	if a.room -= len(p); a.room < 0 {
+		a.room = -1
+		return 0, ErrTooLarge
+	}
+	return a.buf.Write(p)
 }
 
 // Branches returns the commit of every branch, by the branch's name.
