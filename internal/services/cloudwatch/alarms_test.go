@@ -207,6 +207,27 @@ func TestMutedAlarmsTellNobody(t *testing.T) {
 	w.until("the topic hears of the end", func() bool { return len(w.subjects()) == 1 })
 }
 
+func TestOldHistoryGoes(t *testing.T) {
+	w := newWorld(t, 1)
+	call(w, api.OpPutMetricAlarm, cpuAlarm("high"))
+	w.set("high", api.StateValueOk)
+	all := func() int {
+		return len(call(w, api.OpDescribeAlarmHistory, &api.DescribeAlarmHistoryInput{AlarmName: new("high")}).AlarmHistoryItems)
+	}
+	before, removed := all(), 0
+	if n, err := w.svc.sweepOnce(w.ctx, w.clock.Now().Add(-time.Minute)); n != 0 || err != nil || all() < before {
+		t.Errorf("%d removed that are not old: %v", n, err)
+	}
+	w.until("all is removed", func() bool {
+		n, err := w.svc.sweepOnce(w.ctx, w.clock.Now().Add(time.Minute))
+		removed += n
+		return err == nil && n == 0 && all() == 0
+	})
+	if removed < before {
+		t.Errorf("%d removed of %d", removed, before)
+	}
+}
+
 func TestPagesAndTags(t *testing.T) {
 	w := newWorld(t, 1)
 	for _, n := range []string{"a", "b", "c"} {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"time"
 
 	api "slipway/internal/api/cloudwatch"
 	"slipway/internal/aws/awserr"
@@ -60,6 +61,58 @@ func (s *Service) describeAlarmHistory(ctx context.Context, in *api.DescribeAlar
 			return out, nil
 		}
 	}
+}
+
+const (
+	// historyKept is how long alarm history is kept: longer than AWS's two
+	// weeks, and yet bounded.
+	historyKept  = 90 * 24 * time.Hour
+	historySweep = time.Hour
+	sweepBatch   = 500
+)
+
+// sweepHistory removes what is older than historyKept, until ctx ends.
+func (s *Service) sweepHistory(ctx context.Context) error {
+	tick := s.clock.NewTicker(historySweep)
+	defer tick.Stop()
+	for {
+		for {
+			n, err := s.sweepOnce(ctx, s.clock.Now().Add(-historyKept))
+			if err != nil && ctx.Err() == nil {
+				s.log.Warn("old alarm history was not removed", "error", err)
+			}
+			if n < sweepBatch || err != nil {
+				break
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// sweepOnce removes one batch of what is older than before, and says how many.
+func (s *Service) sweepOnce(ctx context.Context, before time.Time) (n int, err error) {
+	rows, err := histories.Select(ctx, s.store, store.Query{Limit: sweepBatch}) // ids ascend with time
+	if err != nil {
+		return 0, err
+	}
+	err = s.store.Update(ctx, func(tx store.Tx) error {
+		n = 0
+		for _, row := range rows {
+			if !row.Doc.At.Before(before) {
+				break
+			}
+			if err := histories.Delete(tx, row, "Expired", nil); err != nil {
+				return err
+			}
+			n++
+		}
+		return nil
+	})
+	return n, err
 }
 
 // maxTags is AWS's limit per resource.

@@ -113,7 +113,7 @@ func (s *Service) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var wg sync.WaitGroup
-	parts := []func(context.Context) error{s.engine.Run, s.outbox.Run, s.writeRecords, s.collect.Run}
+	parts := []func(context.Context) error{s.engine.Run, s.outbox.Run, s.writeRecords, s.collect.Run, s.sweepHistory}
 	errs := make([]error, len(parts))
 	for i, run := range parts {
 		wg.Go(func() {

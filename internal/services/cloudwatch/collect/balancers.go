@@ -252,9 +252,11 @@ func (s *lbState) reportTargets(out batch, at time.Time) {
 			continue
 		}
 		times := histogramSet(t.times)
-		for _, p := range []place{
-			{o, key.balancer, key.group, ""}, {o, key.balancer, key.group, t.zone}, {o, key.balancer, "", ""}, {o, key.balancer, "", t.zone}, {o, "", key.group, ""},
-		} {
+		places := []place{{o, key.balancer, key.group, ""}, {o, key.balancer, "", ""}, {o, "", key.group, ""}}
+		if t.zone != "" { // a target outside the zones has none
+			places = append(places, place{o, key.balancer, key.group, t.zone}, place{o, key.balancer, "", t.zone})
+		}
+		for _, p := range places {
 			n := totals[p]
 			if n == nil {
 				n = &total{counts: map[string]float64{}}
