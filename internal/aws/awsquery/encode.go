@@ -16,7 +16,7 @@ func Encode(svc *model.Service, op, wrapper string, shape int, src any, requestI
 		w.Raw("<" + wrapper + ">")
 	}
 	if v, ok := model.Deref(reflect.ValueOf(src)); ok {
-		w.Members(shape, v)
+		members(w, svc, shape, v)
 	}
 	if wrapper != "" {
 		w.Raw("</" + wrapper + ">")
@@ -25,6 +25,29 @@ func Encode(svc *model.Service, op, wrapper string, shape int, src any, requestI
 	w.Element("RequestId", requestID)
 	w.Raw("</ResponseMetadata></" + op + "Response>")
 	return w.Bytes()
+}
+
+// members writes a result. Lists that have nothing are written as empty
+// elements, as AWS does: clients such as boto3 leave out what they do not see,
+// and programs that walk the list then fail. Lists further inside are left
+// out when they are nil, for there the absence has a meaning.
+func members(w *xmlbody.Writer, svc *model.Service, shape int, v reflect.Value) {
+	sh := &svc.Shapes[shape]
+	if v.Kind() != reflect.Struct {
+		w.Members(shape, v)
+		return
+	}
+	for i := range sh.Members {
+		m := &sh.Members[i]
+		f, ok := model.Deref(v.Field(i))
+		switch {
+		case m.Where != model.Body || m.Attr:
+		case ok:
+			w.Member(m, f)
+		case svc.Shapes[m.Shape].Kind == model.List && !m.Flat && !svc.Shapes[m.Shape].Flat:
+			w.Element(m.WireName(), "")
+		}
+	}
 }
 
 // EncodeError writes an error's body.
