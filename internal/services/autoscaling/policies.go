@@ -242,6 +242,10 @@ func (s *Service) policyByARN(ctx context.Context, account, region, arn string) 
 	return row, err
 }
 
+// finishAfter is how long a request has to make a policy's alarms before the
+// controller does.
+const finishAfter = 5 * time.Second
+
 // reconcilePolicy finishes what a crash cut short: alarms that are missing,
 // or that nobody needs any more. A policy whose group is gone goes with it.
 func (s *Service) reconcilePolicy(ctx context.Context, key store.Key) (time.Duration, error) {
@@ -257,6 +261,9 @@ func (s *Service) reconcilePolicy(ctx context.Context, key store.Key) (time.Dura
 	case err != nil:
 		return 0, err
 	case row.Doc.State == policyCreating:
+		if wait := finishAfter - s.Clock.Since(row.Updated); wait > 0 {
+			return wait, nil // whoever asked for it is at it
+		}
 		return 0, s.activate(ctx, row)
 	}
 	return 0, nil

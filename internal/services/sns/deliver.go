@@ -301,30 +301,53 @@ func (s *Service) sweep(ctx context.Context) error {
 
 func (s *Service) sweepOnce(ctx context.Context) error {
 	now := s.Clock.Now()
-	return s.Store.Update(ctx, func(tx store.Tx) error {
+	var old []store.Key
+	// Looking is not writing: most of the time there is nothing to remove.
+	err := s.Store.View(ctx, func(r store.Reader) error {
 		for _, state := range []string{statePending, stateDeleted} {
-			rows, err := subscriptions.List(tx, store.Query{State: state})
+			rows, err := subscriptions.List(r, store.Query{State: state})
 			if err != nil {
 				return err
 			}
-			for _, r := range rows {
-				if r.Doc.Until.After(now) {
-					continue
-				}
-				if err := subscriptions.Delete(tx, r, "Expired", nil); err != nil {
-					return err
+			for _, row := range rows {
+				if !row.Doc.Until.After(now) {
+					old = append(old, row.Key)
 				}
 			}
 		}
-		rows, err := dedups.List(tx, store.Query{})
-		for _, r := range rows {
-			if now.Sub(r.Doc.At) < dedupWindow {
-				continue
-			}
-			if err := dedups.Delete(tx, r, "Expired", nil); err != nil {
-				return err
+		rows, err := dedups.List(r, store.Query{})
+		for _, row := range rows {
+			if now.Sub(row.Doc.At) >= dedupWindow {
+				old = append(old, row.Key)
 			}
 		}
 		return err
 	})
+	if err != nil || len(old) == 0 {
+		return err
+	}
+	return s.Store.Update(ctx, func(tx store.Tx) error {
+		for _, key := range old {
+			if err := expire(tx, key, now); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// expire removes a row that is still as old as it was seen.
+func expire(tx store.Tx, key store.Key, now time.Time) error {
+	if key.Kind == dedups.Kind {
+		row, err := dedups.Get(tx, key.Account, key.Region, key.ID)
+		if err != nil || now.Sub(row.Doc.At) < dedupWindow {
+			return ignoreMissing(err)
+		}
+		return dedups.Delete(tx, row, "Expired", nil)
+	}
+	row, err := subscriptions.Get(tx, key.Account, key.Region, key.ID)
+	if err != nil || row.Doc.State == stateConfirmed || row.Doc.Until.After(now) {
+		return ignoreMissing(err)
+	}
+	return subscriptions.Delete(tx, row, "Expired", nil)
 }

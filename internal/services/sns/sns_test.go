@@ -644,3 +644,37 @@ func TestForeignNetworksAreNotDialled(t *testing.T) {
 		t.Errorf("into the VPC: %v, asked %v", err, asked)
 	}
 }
+
+func TestWhatExpires(t *testing.T) {
+	var clk clock.Clock
+	r := newRig(t, func(d *Deps) { d.Clock = clock.Scaled(500_000, time.Time{}); clk = d.Clock })
+	topic := r.topic("old", nil)
+	fifo := r.topic("old.fifo", map[string]string{"FifoTopic": "true", "ContentBasedDeduplication": "true"})
+	first := call(r, api.OpPublish, &api.PublishInput{TopicArn: &fifo, Message: new("m"), MessageGroupId: new("g")})
+	call(r, api.OpSubscribe, &api.SubscribeInput{TopicArn: &topic, Protocol: new("email"), Endpoint: new("slow@example.com")})
+	mail := r.mails(1)[0]
+	start := clk.Now()
+	await(t, "the end of the subscription", func() bool {
+		return len(call(r, api.OpListSubscriptions, &api.ListSubscriptionsInput{}).Subscriptions) == 0
+	})
+	if d := clk.Since(start); d < tokenLife-12*time.Hour {
+		t.Errorf("it ended after %v", d)
+	}
+	if status, body := get(t, link.FindString(mail.Body)); status != 400 {
+		t.Errorf("an expired link: %d %s", status, body)
+	}
+	again := call(r, api.OpPublish, &api.PublishInput{TopicArn: &fifo, Message: new("m"), MessageGroupId: new("g")})
+	if *again.MessageId == *first.MessageId {
+		t.Error("a message was taken for one of two days ago")
+	}
+}
+
+func TestEndpointsInTheVPCGetItsAddress(t *testing.T) {
+	r := newRig(t, func(d *Deps) { d.VPCEndpoint = "http://172.31.0.2:4566" })
+	for host, want := range map[string]string{"172.31.16.9": "http://172.31.0.2:4566", "ip-172-31-16-9.ec2.internal": "http://172.31.0.2:4566", "ip-172-31-16-9": "http://172.31.0.2:4566",
+		"172.32.0.1": r.door.URL, "example.com": r.door.URL, "ip-172-31-16-9.example.com": r.door.URL, "": r.door.URL} {
+		if got := r.svc.base(host); got != want {
+			t.Errorf("%q is told %s, want %s", host, got, want)
+		}
+	}
+}
