@@ -36,6 +36,7 @@ type file struct {
 	number int
 	path   string
 	f      *os.File
+	index  *os.File // of a sealed one; nil where there is none
 	sealed bool
 	size   int64
 	blocks []block
@@ -155,6 +156,11 @@ func (l *Log) openFile(n int, sealed bool) error {
 	}
 	sf := &file{number: n, path: path, f: f, sealed: sealed, refs: 1}
 	l.files = append(l.files, sf)
+	if sealed {
+		if err := sf.openIndex(); err != nil {
+			return err
+		}
+	}
 	fi, err := f.Stat()
 	if err != nil {
 		return fmt.Errorf("segment: %w", err)
@@ -394,6 +400,9 @@ func (l *Log) release(f *file) {
 	l.mu.Unlock()
 	if last {
 		f.f.Close() // everything in it was synced
+		if f.index != nil {
+			f.index.Close()
+		}
 	}
 }
 

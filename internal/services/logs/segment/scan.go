@@ -61,6 +61,7 @@ func (q *Query) has(r *Record) bool {
 type candidate struct {
 	f *file
 	b block
+	n int // of the block in its file
 }
 
 // run is an open block: its events in the order of the scan.
@@ -160,7 +161,7 @@ func (l *Log) candidates(q *Query) (cands []candidate, held []*file, err error) 
 		used := false
 		for i := range f.blocks {
 			if q.wants(&f.blocks[i]) {
-				cands = append(cands, candidate{f, f.blocks[i]})
+				cands = append(cands, candidate{f, f.blocks[i], i})
 				used = true
 			}
 		}
@@ -176,6 +177,9 @@ func (l *Log) candidates(q *Query) (cands []candidate, held []*file, err error) 
 func (c *candidate) load(literal string) ([]Record, error) {
 	space := buffers.Get().(*buffer)
 	defer buffers.Put(space)
+	if literal != "" && !c.f.may(c.n, literal, space.entry[:]) {
+		return nil, nil
+	}
 	space.stored = slices.Grow(space.stored[:0], headerSize+int(c.b.size))[:headerSize+int(c.b.size)]
 	buf := space.stored
 	if _, err := c.f.f.ReadAt(buf, c.b.offset); err != nil {
@@ -199,7 +203,10 @@ func (c *candidate) load(literal string) ([]Record, error) {
 }
 
 // buffer is the space for a block as stored and decompressed.
-type buffer struct{ stored, raw []byte }
+type buffer struct {
+	stored, raw []byte
+	entry       [bloomEntry]byte // of the index
+}
 
 var buffers = sync.Pool{New: func() any { return &buffer{} }}
 

@@ -2,7 +2,9 @@ package segment
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"sort"
 )
@@ -75,6 +77,9 @@ func (l *Log) replace(f, by *file) error {
 	l.restat()
 	l.mu.Unlock()
 	err := os.Remove(f.path)
+	if f.sealed {
+		err = errors.Join(err, removeIndex(f.path))
+	}
 	l.release(f)
 	if err != nil {
 		return fmt.Errorf("segment: %w", err)
@@ -106,17 +111,27 @@ func (l *Log) seal(f *file, cutoff int64, dropped func(uint32) bool) (err error)
 			os.Remove(path + ".tmp")
 		}
 	}()
+	idx, err := newIndex(path)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			idx.abandon()
+		}
+	}()
 	by := &file{number: f.number, path: path, f: out, sealed: true, refs: 1}
 	w := bufio.NewWriterSize(out, 1<<20)
 	for _, s := range streams {
-		if err := sealStream(w, f, by, byStream[s]); err != nil {
+		if err := sealStream(w, idx, f, by, byStream[s]); err != nil {
 			return err
 		}
 	}
-	if err := w.Flush(); err != nil {
+	if err := errors.Join(w.Flush(), idx.w.Flush()); err != nil {
 		return fmt.Errorf("segment: %w", err)
 	}
-	if err := l.sync(out); err != nil {
+	by.index = idx.f
+	if err := errors.Join(l.sync(idx.f), l.sync(out)); err != nil {
 		return err
 	}
 	if err := os.Rename(path+".tmp", path); err != nil {
@@ -129,10 +144,10 @@ func (l *Log) seal(f *file, cutoff int64, dropped func(uint32) bool) (err error)
 }
 
 // sealStream writes one stream's events in blocks of about sealBlock.
-func sealStream(w *bufio.Writer, f, by *file, blocks []block) error {
+func sealStream(w *bufio.Writer, idx *indexWriter, f, by *file, blocks []block) error {
 	var rs []Record
 	for _, b := range blocks {
-		part, err := (&candidate{f, b}).load("")
+		part, err := (&candidate{f: f, b: b}).load("")
 		if err != nil {
 			return err
 		}
@@ -149,9 +164,19 @@ func sealStream(w *bufio.Writer, f, by *file, blocks []block) error {
 		if _, err := w.Write(buf); err != nil {
 			return fmt.Errorf("segment: %w", err)
 		}
+		if err := idx.add(rs[:n]); err != nil {
+			return err
+		}
 		by.blocks = append(by.blocks, block{h, by.size})
 		by.size += int64(len(buf))
 		rs = rs[n:]
+	}
+	return nil
+}
+
+func removeIndex(segPath string) error {
+	if err := os.Remove(indexPath(segPath)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
 	return nil
 }
