@@ -209,7 +209,7 @@ func (s *server) openDriver(ctx context.Context) error {
 		s.driver = simulated.New(simulated.Options{Clock: s.clock})
 		return nil
 	}
-	d, err := sandbox.Open(ctx, sandbox.Options{DataDir: s.dir("machines"), Clock: s.clock, Log: s.log, Hide: []string{s.opts.DataDir}})
+	d, err := sandbox.Open(ctx, sandbox.Options{DataDir: s.dir("machines"), Clock: s.clock, Log: s.log, Hide: []string{s.opts.DataDir}, ReachHost: s.opts.ReachHost})
 	if err != nil {
 		return err
 	}

@@ -37,6 +37,7 @@ type ServerOptions struct {
 	TimeScale    float64
 	Ephemeral    bool
 	StrictImages bool
+	ReachHost    bool // instances may connect to the host's own addresses
 	PortShift    int
 	LBAddress    string // of the first load balancer
 	Verbose      bool

@@ -28,6 +28,7 @@ func (o *ServerOptions) flags(f *pflag.FlagSet) {
 	f.Float64Var(&o.TimeScale, "time-scale", 1, "how many times faster than real waiting passes")
 	f.BoolVar(&o.Ephemeral, "ephemeral", false, "keep state in memory only; POST /_slipway/reset clears it")
 	f.BoolVar(&o.StrictImages, "strict-images", false, "refuse image ids that are not registered, instead of taking the default image")
+	f.BoolVar(&o.ReachHost, "reach-host", false, "let instances and builds connect to the addresses of this host's interfaces, past its firewall (never its loopback)")
 	f.IntVar(&o.PortShift, "port-shift", 8000, "added to listener ports under 1024")
 	f.StringVar(&o.LBAddress, "lb-address", "127.0.0.1", "loopback address of the first load balancer; further ones take the addresses 256, 257, ... above it")
 	f.BoolVarP(&o.Verbose, "verbose", "v", false, "log every request")
@@ -168,7 +169,7 @@ func (u *upOptions) startServer(ctx context.Context) error {
 	so := u.server
 	args := []string{"server", "--data-dir", u.dataDir, "--region", u.region, "--listen", so.Listen, "--account", so.Account, "--machines", so.Machines,
 		"--auth", so.Auth, fmt.Sprintf("--time-scale=%v", so.TimeScale), fmt.Sprintf("--ephemeral=%v", so.Ephemeral),
-		fmt.Sprintf("--strict-images=%v", so.StrictImages), fmt.Sprintf("--port-shift=%d", so.PortShift), "--lb-address", so.LBAddress, fmt.Sprintf("--verbose=%v", so.Verbose)}
+		fmt.Sprintf("--strict-images=%v", so.StrictImages), fmt.Sprintf("--reach-host=%v", so.ReachHost), fmt.Sprintf("--port-shift=%d", so.PortShift), "--lb-address", so.LBAddress, fmt.Sprintf("--verbose=%v", so.Verbose)}
 	cmd := exec.Command(exe, args...)
 	cmd.Stdout, cmd.Stderr = logFile, logFile
 	cmd.Dir = "/"

@@ -37,6 +37,9 @@ type Options struct {
 	// Hide are further paths of the host that no machine may see. Nearly all of
 	// the host is hidden anyway; see hostMask.
 	Hide []string
+	// ReachHost lets machines connect to the addresses of the host's interfaces,
+	// past its firewall. Its loopback stays out of reach.
+	ReachHost bool
 	// NoEgress keeps machines from the outside world.
 	NoEgress bool
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -37,6 +38,7 @@ type egress struct {
 	ep    *channel.Endpoint
 	stack *stack.Stack
 	ctx   context.Context // of Run; flows end with it
+	host  bool            // Options.ReachHost
 	flows sync.WaitGroup
 	slots chan struct{} // bounds flows at one time
 }
@@ -51,8 +53,8 @@ const (
 	udpIdleTime = 60 * time.Second
 )
 
-// mayLeave says whether a machine may reach addr through the host: not the host
-// itself by its loopback, nor anything that is only meant inside: the VPC, link-local
+// mayLeave says whether a machine may reach addr through the host: not the host's
+// loopback (for its other addresses see ownAddress), nor anything that is only meant inside: the VPC, link-local
 // addresses (the metadata service of a cloud that the host runs on), multicast.
 func mayLeave(addr netip.Addr) bool {
 	addr = addr.Unmap()
@@ -61,8 +63,8 @@ func mayLeave(addr netip.Addr) bool {
 }
 
 // runEgress serves until ctx ends.
-func (v *vpc) runEgress(ctx context.Context) error {
-	e := &egress{ctx: ctx, slots: make(chan struct{}, maxFlows)}
+func (v *vpc) runEgress(ctx context.Context, reachHost bool) error {
+	e := &egress{ctx: ctx, host: reachHost, slots: make(chan struct{}, maxFlows)}
 	if err := v.do(e.openTUN); err != nil {
 		return fmt.Errorf("egress device (is /dev/net/tun there?): %w", err)
 	}
@@ -197,9 +199,28 @@ func (e *egress) hold() func() {
 	}
 }
 
+// ownAddress says whether addr is one of this host's. A connection to it goes
+// over the loopback, past the host's firewall, to whatever listens on all
+// addresses: databases, consoles, this server's own door. Where the addresses
+// cannot be read, every one could be ours.
+func ownAddress(addr netip.Addr) bool {
+	all, err := net.InterfaceAddrs()
+	if err != nil {
+		return true
+	}
+	return slices.ContainsFunc(all, func(a net.Addr) bool {
+		n, ok := a.(*net.IPNet)
+		if !ok {
+			return false
+		}
+		own, ok := netip.AddrFromSlice(n.IP)
+		return ok && own.Unmap() == addr.Unmap()
+	})
+}
+
 func (e *egress) dial(network string, id stack.TransportEndpointID) (net.Conn, error) {
 	addr := netip.AddrFrom4(id.LocalAddress.As4())
-	if !mayLeave(addr) {
+	if !mayLeave(addr) || !e.host && ownAddress(addr) {
 		return nil, fmt.Errorf("%s may not be reached", addr)
 	}
 	ctx, cancel := context.WithTimeout(e.ctx, dialTime)

@@ -14,7 +14,9 @@ func (d *Driver) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { d.keep(ctx, "resolver", d.vpc.runDNS) })
 	if !d.opts.NoEgress {
-		wg.Go(func() { d.keep(ctx, "egress", d.vpc.runEgress) })
+		wg.Go(func() {
+			d.keep(ctx, "egress", func(ctx context.Context) error { return d.vpc.runEgress(ctx, d.opts.ReachHost) })
+		})
 	}
 	wg.Wait()
 	return ctx.Err()

@@ -12,10 +12,16 @@ import (
 
 func open(t testing.TB) *Driver {
 	t.Helper()
+	return openWith(t, Options{})
+}
+
+func openWith(t testing.TB, o Options) *Driver {
+	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("needs root: it makes namespaces")
 	}
-	d, err := Open(t.Context(), Options{DataDir: t.TempDir()})
+	o.DataDir = t.TempDir()
+	d, err := Open(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
