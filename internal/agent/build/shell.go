@@ -94,14 +94,17 @@ func (s *shell) capture(ctx context.Context, command string) (string, error) {
 	return b.String(), err
 }
 
-type limited struct{ bytes.Buffer }
+// limited does not embed its buffer: io.Copy would go past Write by ReadFrom.
+type limited struct{ buf bytes.Buffer }
 
 func (l *limited) Write(p []byte) (int, error) {
-	if room := 1<<20 - l.Len(); room > 0 {
-		l.Buffer.Write(p[:min(room, len(p))])
+	if room := 1<<20 - l.buf.Len(); room > 0 {
+		l.buf.Write(p[:min(room, len(p))])
 	}
 	return len(p), nil
 }
+
+func (l *limited) String() string { return l.buf.String() }
 
 func (s *shell) execute(ctx context.Context, command, runAs, extra string, out io.Writer) error {
 	if s.fresh {

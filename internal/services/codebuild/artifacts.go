@@ -99,7 +99,8 @@ type fileIn struct {
 
 // filesIn lists the regular files below a directory of the machine.
 func (s *Service) filesIn(ctx context.Context, row *buildRow, dir string) ([]fileIn, error) {
-	var out bytes.Buffer
+	// The machine is the user's, and so is what it calls find.
+	out := listing{room: maxListing}
 	code, err := s.deps.Machines.Exec(ctx, machineID(row.ID), machine.ExecSpec{
 		Args: []string{"find", dir, "-type", "f", "-printf", `%s %P\0`}, Dir: "/", Stdout: &out, Timeout: time.Minute})
 	if err != nil {
@@ -109,7 +110,7 @@ func (s *Service) filesIn(ctx context.Context, row *buildRow, dir string) ([]fil
 		return nil, fmt.Errorf("the artifact's files could not be listed (exit status %d)", code)
 	}
 	var files []fileIn
-	for entry := range strings.SplitSeq(out.String(), "\x00") {
+	for entry := range strings.SplitSeq(out.buf.String(), "\x00") {
 		var f fileIn
 		size, name, ok := strings.Cut(entry, " ")
 		if !ok {
@@ -118,13 +119,30 @@ func (s *Service) filesIn(ctx context.Context, row *buildRow, dir string) ([]fil
 		if _, err := fmt.Sscan(size, &f.size); err != nil {
 			return nil, err
 		}
-		if !fs.ValidPath(name) { // the machine is the user's: it may say anything
+		if !fs.ValidPath(name) {
 			return nil, fmt.Errorf("the artifact holds a file with the name %q", name)
 		}
 		f.name = name
 		files = append(files, f)
 	}
 	return files, nil
+}
+
+// maxListing bounds the names and sizes of an artifact's files, in bytes.
+const maxListing = 32 << 20
+
+// listing keeps what a program says and ends it when that is too much. The
+// buffer is not embedded: io.Copy would go past Write by its ReadFrom.
+type listing struct {
+	buf  bytes.Buffer
+	room int
+}
+
+func (l *listing) Write(p []byte) (int, error) {
+	if l.room -= len(p); l.room < 0 {
+		return 0, fmt.Errorf("the list of the artifact's files has more than %d bytes", maxListing)
+	}
+	return l.buf.Write(p)
 }
 
 // upload streams one file from the machine into a bucket.
