@@ -170,7 +170,7 @@ func killCommand(o *options) *cobra.Command {
 			if err := s.admin(cmd.Context(), http.MethodPost, "instances/"+url.PathEscape(args[0])+"/kill", nil, nil); err != nil {
 				return err
 			}
-			fmt.Printf("%s is dead; %s status -w shows its replacement\n", args[0], self())
+			fmt.Printf("%s is dead; %s status -w shows its replacement\n", args[0], command(o.dataDir))
 			return nil
 		},
 	}

@@ -96,6 +96,12 @@ func (s *screen) say(line string) {
 	fmt.Fprintf(s.out, "%7.1fs  %s\n", time.Since(s.start).Seconds(), line)
 }
 
+// print shows a line below all that was said: no time, and again if need be.
+func (s *screen) print(line string) {
+	s.keep()
+	fmt.Fprintln(s.out, line)
+}
+
 // plain says a line only where there is no live region to show it.
 func (s *screen) plain(line string) {
 	if !s.live {

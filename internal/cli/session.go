@@ -40,7 +40,7 @@ func connect(o *options) (*session, error) {
 	run, err := hostinfo.ReadRunning(o.dataDir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("%w (data directory %s); start one with: %s up, or: %s server", errNoServer, o.dataDir, self(), self())
+		return nil, fmt.Errorf("%w (data directory %s); start one with: %s up, or: %s server", errNoServer, o.dataDir, command(o.dataDir), command(o.dataDir))
 	case errors.Is(err, fs.ErrPermission):
 		return nil, fmt.Errorf("%s belongs to another user: run this as root (sudo %s ...)", o.dataDir, self())
 	case errors.Is(err, syscall.ENOTDIR):
@@ -70,6 +70,27 @@ func self() string {
 		return os.Args[0]
 	}
 	return "slipway"
+}
+
+// selfName is self, but for tests.
+var selfName = self
+
+// command is how to call this program for the server of a data directory.
+func command(dataDir string) string {
+	if dataDir == defaultDataDir() {
+		return selfName()
+	}
+	return selfName() + " --data-dir " + shellWord(dataDir)
+}
+
+// shellWord quotes s only where a shell would take it for more than a word.
+func shellWord(s string) string {
+	if s != "" && strings.IndexFunc(s, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-+:@", r))
+	}) < 0 {
+		return s
+	}
+	return quote(s)
 }
 
 type health struct {

@@ -137,19 +137,24 @@ func (u *upOptions) greet(ctx context.Context, s *session, scr *screen, st *stac
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
-	me := self()
-	scr.say("")
-	scr.say(scr.paint(bold, app.Name+" is up: ") + scr.paint(cyan, url+"/") + scr.paint(dim, "  ("+short(time.Since(started))+")"))
-	scr.say("")
-	for _, l := range [][2]string{
+	me := command(u.dataDir)
+	scr.print("")
+	scr.print(scr.paint(bold, app.Name+" is up: ") + scr.paint(cyan, url+"/") + scr.paint(dim, "  ("+short(time.Since(started))+")"))
+	scr.print("")
+	hints := [][2]string{
 		{"curl " + url + "/", "see it; again, and the other instance answers"},
 		{me + " status", "pipeline, instances by zone, targets, alarms"},
 		{me + " clone " + app.Name, "clone it, change it, git push: the pipeline starts by itself"},
 		{me + " kill i-...", "pull the plug on an instance and see it replaced"},
 		{`eval "$(` + me + ` env)"`, "then aws, boto3, Terraform and CDK talk to this server"},
 		{me + " down", "stop everything"},
-	} {
-		scr.say(fmt.Sprintf("  %-34s %s", l[0], scr.paint(dim, l[1])))
+	}
+	column := 34
+	for _, l := range hints {
+		column = max(column, len(l[0])+1)
+	}
+	for _, l := range hints {
+		scr.print(fmt.Sprintf("  %-*s %s", column, l[0], scr.paint(dim, l[1])))
 	}
 	return nil
 }

@@ -146,7 +146,7 @@ func (s *Service) stepS3Source(ctx context.Context, a *action) (*outcome, error)
 	if err != nil {
 		return nil, err
 	}
-	a.run.Variables = map[string]string{"ETag": str(got.ETag), "VersionId": str(got.VersionId)}
+	a.run.Variables = map[string]string{"ETag": strings.Trim(str(got.ETag), `"`), "VersionId": str(got.VersionId)}
 	id, created := objectRevision(got.VersionId, got.ETag), s.deps.Clock.Now()
 	if got.LastModified != nil {
 		created = *got.LastModified
