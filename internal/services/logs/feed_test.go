@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -12,6 +13,8 @@ import (
 	api "slipway/internal/api/logs"
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/clock"
+	"slipway/internal/services/logs"
 )
 
 // sink takes the metrics that the service makes.
@@ -43,11 +46,17 @@ func (s *sink) register(m *dispatch.Mux) {
 
 func (s *sink) wait(t *testing.T, want ...string) {
 	t.Helper()
+	s.waitFor(t, func(got string) bool { return strings.HasPrefix(got, "AWS/Logs") }, want...)
+}
+
+// waitFor waits for metrics besides those that are not of interest.
+func (s *sink) waitFor(t *testing.T, except func(string) bool, want ...string) {
+	t.Helper()
 	slices.Sort(want)
 	var got []string
 	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		s.mu.Lock()
-		got = slices.Clone(s.got)
+		got = slices.DeleteFunc(slices.Clone(s.got), except)
 		s.mu.Unlock()
 		slices.Sort(got)
 		if slices.Equal(got, want) {
@@ -143,6 +152,32 @@ func TestFilterAfterRestart(t *testing.T) {
 	f.run()
 	f.mustPut("ERROR again")
 	s.wait(t, "N errors 2x1")
+}
+
+// TestDefaultValue lets minutes pass in seconds: one with a match, one without,
+// and one in which nothing came.
+func TestDefaultValue(t *testing.T) {
+	f := start(t)
+	fast := clock.Scaled(60, time.Time{})
+	f.svc = logs.New(logs.Deps{Store: f.store, Dir: f.dir + "2", Clock: fast})
+	f.mux = dispatch.New()
+	f.svc.Register(f.mux)
+	s := &sink{}
+	s.register(f.mux)
+	f.create("g", "s")
+	if err := f.filter("errors", "ERROR", "1", new(0.0), nil); err != nil {
+		t.Fatal(err)
+	}
+	f.run()
+	minute := func() int64 { return fast.Now().Unix() / 60 }
+	f.mustPut("ERROR", "fine")
+	for m := minute(); minute() < m+2; { // a minute without events in between
+		time.Sleep(10 * time.Millisecond)
+	}
+	f.mustPut("fine")
+	s.waitFor(t, func(got string) bool { return !strings.HasPrefix(got, "N errors") }, "N errors 1x1", "N errors 0x1")
+	time.Sleep(2500 * time.Millisecond)
+	s.waitFor(t, func(got string) bool { return !strings.HasPrefix(got, "N errors") }, "N errors 1x1", "N errors 0x1")
 }
 
 func TestMetricFilterErrors(t *testing.T) {

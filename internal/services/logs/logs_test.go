@@ -29,6 +29,8 @@ type fixture struct {
 	svc *logs.Service
 	dir string
 	now int64
+
+	store store.Store
 }
 
 func start(t *testing.T) *fixture {
@@ -38,7 +40,7 @@ func start(t *testing.T) *fixture {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { st.Close() })
-	f := &fixture{T: t, mux: dispatch.New(), dir: filepath.Join(t.TempDir(), "logs"), now: clock.Real.Now().UnixMilli()}
+	f := &fixture{T: t, mux: dispatch.New(), dir: filepath.Join(t.TempDir(), "logs"), now: clock.Real.Now().UnixMilli(), store: st}
 	f.ctx = caller.With(t.Context(), caller.Identity{Account: "123456789012", Region: "us-east-1"})
 	f.svc = logs.New(logs.Deps{Store: st, Dir: f.dir, Durable: true})
 	f.svc.Register(f.mux)

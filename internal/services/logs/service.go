@@ -33,10 +33,11 @@ type Deps struct {
 type Service struct {
 	Deps
 
-	mux     *dispatch.Mux // set by Register
-	feed    *feed
-	queries *queries
-	tails   tails
+	mux      *dispatch.Mux // set by Register
+	feed     *feed
+	queries  *queries
+	exporter *exporter
+	tails    tails
 
 	mu   sync.Mutex
 	open map[string]*segment.Log // by the group's directory name
@@ -51,7 +52,7 @@ func New(deps Deps) *Service {
 		deps.Log = slog.Default()
 	}
 	s := &Service{Deps: deps, open: map[string]*segment.Log{}}
-	s.feed, s.queries = newFeed(s), newQueries()
+	s.feed, s.queries, s.exporter = newFeed(s), newQueries(), newExporter()
 	return s
 }
 
@@ -62,6 +63,7 @@ func (s *Service) Register(m *dispatch.Mux) {
 	s.registerQueries(m)
 	s.registerTail(m)
 	s.registerSubscriptions(m)
+	s.registerExports(m)
 	s.registerGroups(m)
 	s.registerStreams(m)
 	s.registerEvents(m)
@@ -117,6 +119,7 @@ func (s *Service) Run(ctx context.Context) error {
 	defer s.close()
 	var wg sync.WaitGroup
 	wg.Go(func() { s.feed.run(ctx) })
+	wg.Go(func() { s.runExports(ctx) })
 	defer wg.Wait()
 	defer s.queries.close()
 	for n := time.Duration(0); ; n += maintainEach {
