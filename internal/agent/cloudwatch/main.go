@@ -2,7 +2,6 @@ package cloudwatch
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -214,23 +213,23 @@ func (h *host) dimensions(ctx context.Context, m *metricsConfig, client api) (ma
 }
 
 // groupOfInstance reads the tag that Auto Scaling puts on its instances; "" without one. EC2's own protocol is XML;
-// Slipway takes JSON for every service from its own programs.
+// Slipway takes JSON for every service from its own programs, with the names that the XML has.
 func groupOfInstance(ctx context.Context, client api, id string) (string, error) {
-	in := map[string]any{"Filters": []map[string]any{{"Name": "resource-id", "Values": []string{id}}, {"Name": "key", "Values": []string{"aws:autoscaling:groupName"}}}}
+	const key = "aws:autoscaling:groupName"
+	filter := func(name, value string) map[string]any { return map[string]any{"Name": name, "Value": []string{value}} }
+	in := map[string]any{"Filter": []map[string]any{filter("resource-id", id), filter("key", key)}}
 	var out struct {
-		Tags []struct{ Key, Value string }
+		Tags []struct {
+			Resource string `json:"resourceId"`
+			Key      string `json:"key"`
+			Value    string `json:"value"`
+		} `json:"tagSet"`
 	}
-	raw := json.RawMessage{}
-	if err := client.JSON(ctx, "ec2", "Slipway_ec2.DescribeTags", nil, in, &raw); err != nil {
+	if err := client.JSON(ctx, "ec2", "Slipway_ec2.DescribeTags", nil, in, &out); err != nil {
 		return "", err
 	}
-	if len(raw) > 0 {
-		if err := json.Unmarshal(raw, &out); err != nil {
-			return "", fmt.Errorf("DescribeTags: %w", err)
-		}
-	}
 	for _, t := range out.Tags {
-		if t.Key == "aws:autoscaling:groupName" {
+		if t.Resource == id && t.Key == key {
 			return t.Value, nil
 		}
 	}

@@ -3,11 +3,15 @@ package cloudwatch
 import (
 	"context"
 	"log/slog"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"slipway/internal/api/ec2"
+	"slipway/internal/aws/dispatch"
 )
 
 // kernel writes the files that the meter reads.
@@ -163,5 +167,21 @@ func TestMetrics(t *testing.T) {
 	}
 	if len(times) < 2 {
 		t.Error("the readings of the time without a service are lost")
+	}
+}
+
+// TestGroupOfInstance asks over the wire that EC2's service has.
+func TestGroupOfInstance(t *testing.T) {
+	mux := dispatch.New()
+	dispatch.Register(mux, ec2.OpDescribeTags, func(_ context.Context, in *ec2.DescribeTagsInput) (*ec2.DescribeTagsOutput, error) {
+		if len(in.Filters) != 2 || *in.Filters[0].Name != "resource-id" || in.Filters[0].Values[0] != "i-1" {
+			t.Errorf("filters: %+v", in.Filters)
+		}
+		return &ec2.DescribeTagsOutput{Tags: []ec2.TagDescription{{ResourceId: new("i-1"), Key: new("aws:autoscaling:groupName"), Value: new("web")}}}, nil
+	})
+	srv := httptest.NewServer(mux.Handler(dispatch.Config{AuthAny: true, Account: "123456789012", Now: time.Now}))
+	defer srv.Close()
+	if got, err := groupOfInstance(t.Context(), mustClient(t, srv.URL), "i-1"); err != nil || got != "web" {
+		t.Error(got, err)
 	}
 }
