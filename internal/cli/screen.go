@@ -26,6 +26,7 @@ type screen struct {
 func newScreen(out *os.File) *screen {
 	s := &screen{out: out, said: map[string]bool{}, start: time.Now(), width: 100}
 	s.live = term.IsTerminal(int(out.Fd())) && os.Getenv("TERM") != "dumb"
+	s.measure()
 	s.color = s.live && os.Getenv("NO_COLOR") == ""
 	return s
 }
@@ -56,14 +57,42 @@ func (s *screen) mark(status string) string {
 	return s.paint(dim, "·")
 }
 
+// measure looks how wide the terminal is now.
+func (s *screen) measure() {
+	if w, _, err := term.GetSize(int(s.out.Fd())); err == nil && w > 20 {
+		s.width = w
+	}
+}
+
+// wrap breaks a text at blanks into indented lines that fit the terminal: what
+// failed, and why, must not be cut off at its edge. Plain output is one line
+// for a line of the text.
+func (s *screen) wrap(text, indent string) []string {
+	var lines []string
+	room := s.width - 1 - len(indent)
+	for l := range strings.Lines(text) {
+		l = strings.TrimRight(l, "\n\r ")
+		for s.live && utf8.RuneCountInString(l) > room {
+			head := string([]rune(l)[:room+1])
+			at := strings.LastIndexByte(head, ' ')
+			if at <= room/2 {
+				head = string([]rune(l)[:room]) // one long word
+				at = len(head)
+			}
+			lines = append(lines, indent+l[:at])
+			l = strings.TrimLeft(l[at:], " ")
+		}
+		lines = append(lines, indent+l)
+	}
+	return lines
+}
+
 // region replaces what the last region showed.
 func (s *screen) region(lines []string) {
 	if !s.live {
 		return
 	}
-	if w, _, err := term.GetSize(int(s.out.Fd())); err == nil && w > 20 {
-		s.width = w
-	}
+	s.measure()
 	var b strings.Builder
 	if s.lines > 0 {
 		fmt.Fprintf(&b, "\x1b[%dA", s.lines)
@@ -168,8 +197,8 @@ func (v *view) render(s *screen, started time.Time) []string {
 			}
 		}
 		if st.Error != "" {
-			for l := range strings.Lines(st.Error) {
-				lines = append(lines, "      "+s.paint(red, strings.TrimRight(l, "\n")))
+			for _, l := range s.wrap(st.Error, "      ") {
+				lines = append(lines, s.paint(red, l))
 			}
 		}
 	}
@@ -180,6 +209,11 @@ func (t targetView) render(s *screen) string {
 	what := t.Event
 	if what == "" && len(t.Events) > 0 {
 		what = t.Events[len(t.Events)-1]
+		for _, e := range t.Events {
+			if strings.Contains(e, " Failed") { // what follows it was only skipped
+				what = e
+			}
+		}
 	}
 	dots := s.paint(green, strings.Repeat("▪", t.Done)) + s.paint(dim, strings.Repeat("▫", max(0, t.Total-t.Done)))
 	return fmt.Sprintf("      %s %s  %s  %s", s.mark(t.Status), t.Instance, dots, what)
