@@ -1,13 +1,21 @@
 package logs_test
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"syscall"
 	"testing"
+	"time"
 
 	api "slipway/internal/api/logs"
 	"slipway/internal/aws/caller"
@@ -54,6 +62,76 @@ func BenchmarkPutLogEvents(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// cpuTime is what the process has used of processors: the machine may have
+// other things to do.
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// BenchmarkPutLogEventsHTTP is the same over the wire, JSON in and JSON out, with
+// four clients that share the processors with the server.
+func BenchmarkPutLogEventsHTTP(b *testing.B) {
+	st, err := store.Open(b.Context(), store.Options{Ephemeral: true})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer st.Close()
+	mux := dispatch.New()
+	log := slog.New(slog.DiscardHandler)
+	logs.New(logs.Deps{Store: st, Dir: b.TempDir(), Durable: true, Log: log}).Register(mux)
+	srv := httptest.NewServer(mux.Handler(dispatch.Config{AuthAny: true, Account: "123456789012", Now: clock.Real.Now, Log: log}))
+	defer srv.Close()
+	post := func(op string, body []byte) {
+		req, err := http.NewRequest(http.MethodPost, srv.URL, bytes.NewReader(body))
+		if err != nil {
+			b.Error(err)
+			return
+		}
+		req.Header.Set("X-Amz-Target", "Logs_20140328."+op)
+		req.Header.Set("Content-Type", "application/x-amz-json-1.1")
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			b.Error(err)
+			return
+		}
+		defer resp.Body.Close()
+		if answer, err := io.ReadAll(resp.Body); err != nil || resp.StatusCode != http.StatusOK {
+			b.Error(resp.Status, string(answer), err)
+		}
+	}
+	post("CreateLogGroup", []byte(`{"logGroupName": "g"}`))
+	post("CreateLogStream", []byte(`{"logGroupName": "g", "logStreamName": "s"}`))
+	type entry struct {
+		Timestamp int64  `json:"timestamp"`
+		Message   string `json:"message"`
+	}
+	var entries []entry
+	size := 0
+	for i := range 3000 {
+		line := accessLine(i)
+		size += len(line)
+		entries = append(entries, entry{clock.Real.Now().UnixMilli(), line})
+	}
+	slices.SortStableFunc(entries, func(x, y entry) int { return int(x.Timestamp - y.Timestamp) })
+	body, err := json.Marshal(map[string]any{"logGroupName": "g", "logStreamName": "s", "logEvents": entries})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.SetBytes(int64(size))
+	before := cpuTime()
+	b.SetParallelism(4) // as many instances do: while one batch is synced others are decoded
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			post("PutLogEvents", body)
+		}
+	})
+	b.ReportMetric(float64(size)*float64(b.N)/1e6/(cpuTime()-before).Seconds(), "MB/cpu-s")
 }
 
 // BenchmarkRareTerm looks for a word that one event holds among sealed ones:
