@@ -141,9 +141,26 @@ func (s *state) settle(in *intent, stored bool) error {
 			}
 		}
 		s.Streams[key] = max(s.Streams[key], in.Newest)
+		s.prune(key)
 	}
 	delete(s.Intents, key)
 	return s.save()
+}
+
+// maxStreams is how many streams' newest times are kept; for others the service is asked.
+const maxStreams = 1000
+
+// prune forgets the stream with the oldest events: names with dates add up.
+func (s *state) prune(keep string) {
+	for len(s.Streams) > maxStreams {
+		oldest := ""
+		for k, t := range s.Streams {
+			if k != keep && (oldest == "" || t < s.Streams[oldest]) {
+				oldest = k
+			}
+		}
+		delete(s.Streams, oldest)
+	}
 }
 
 // restart sets a position to the start of a file that was truncated. An undecided send then moves nothing any more.

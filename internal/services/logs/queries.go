@@ -27,7 +27,8 @@ import (
 const (
 	maxQueryGroups = 50
 	maxConcurrent  = 30
-	maxQueries     = 1000 // remembered
+	maxQueries     = 1000    // remembered
+	maxResultRows  = 200_000 // of all remembered queries
 	queryTimeout   = 60 * time.Minute
 	queryWorkers   = 2 // queries that read at the same time
 )
@@ -174,20 +175,26 @@ func (q *queries) enqueue(x *query) error {
 		return awserr.New("LimitExceededException", "Account maximum query concurrency limit of [%d] reached.", maxConcurrent)
 	}
 	q.list = append(q.list, x)
-	if len(q.list) > maxQueries {
-		i := slices.IndexFunc(q.list, func(o *query) bool {
-			select {
-			case <-o.finished:
-				return true
-			default:
-				return false
-			}
-		})
-		if i >= 0 {
+	q.forget()
+	return nil
+}
+
+// forget drops the oldest finished queries while there are too many, or their
+// results take too much memory.
+func (q *queries) forget() {
+	rows := 0
+	for i := len(q.list) - 1; i >= 0; i-- {
+		o := q.list[i]
+		select {
+		case <-o.finished:
+		default:
+			continue
+		}
+		rows += len(o.rows) // it does not change any more
+		if rows > maxResultRows || len(q.list)-i > maxQueries {
 			q.list = slices.Delete(q.list, i, i+1)
 		}
 	}
-	return nil
 }
 
 // newUUID is a random UUID (RFC 4122, version 4), as AWS names queries.

@@ -111,3 +111,25 @@ func TestSubscriptionsAreRefused(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestResultsAreForgotten asks for more rows than are kept.
+func TestResultsAreForgotten(t *testing.T) {
+	f := start(t)
+	f.create("g", "s")
+	var in []api.InputLogEvent
+	for range 10_000 {
+		in = append(in, event(f.now, "x"))
+	}
+	if _, err := f.put("g", "s", in...); err != nil {
+		t.Fatal(err)
+	}
+	for range 24 {
+		if out, err := f.ask("fields @message | limit 10000", "g"); err != nil || len(out.Results) != 10_000 {
+			t.Fatal(err)
+		}
+	}
+	list, err := dispatch.Call(f.ctx, f.mux, api.OpDescribeQueries, &api.DescribeQueriesInput{})
+	if err != nil || len(list.Queries) > 21 || len(list.Queries) < 20 {
+		t.Error(len(list.Queries), err)
+	}
+}
