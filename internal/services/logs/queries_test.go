@@ -133,3 +133,27 @@ func TestResultsAreForgotten(t *testing.T) {
 		t.Error(len(list.Queries), err)
 	}
 }
+
+func TestDefinitions(t *testing.T) {
+	f := start(t)
+	put, err := dispatch.Call(f.ctx, f.mux, api.OpPutQueryDefinition, &api.PutQueryDefinitionInput{Name: new("a"), QueryString: new("fields x")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := dispatch.Call(f.ctx, f.mux, api.OpPutQueryDefinition, &api.PutQueryDefinitionInput{Name: new("b"), QueryString: new("fields y"), QueryDefinitionId: put.QueryDefinitionId}); err != nil {
+		t.Fatal(err)
+	}
+	list, err := dispatch.Call(f.ctx, f.mux, api.OpDescribeQueryDefinitions, &api.DescribeQueryDefinitionsInput{})
+	if err != nil || len(list.QueryDefinitions) != 1 || *list.QueryDefinitions[0].Name != "b" || *list.QueryDefinitions[0].QueryString != "fields y" {
+		t.Error(list, err)
+	}
+	if _, err := dispatch.Call(f.ctx, f.mux, api.OpPutQueryDefinition, &api.PutQueryDefinitionInput{Name: new("c"), QueryString: new("fields |")}); !awserr.Is(err, "InvalidParameterException") {
+		t.Error(err)
+	}
+	for _, want := range []bool{true, false} {
+		_, err := dispatch.Call(f.ctx, f.mux, api.OpDeleteQueryDefinition, &api.DeleteQueryDefinitionInput{QueryDefinitionId: put.QueryDefinitionId})
+		if (err == nil) != want {
+			t.Error(err)
+		}
+	}
+}

@@ -64,6 +64,7 @@ func (s *Service) Register(m *dispatch.Mux) {
 	s.registerTail(m)
 	s.registerSubscriptions(m)
 	s.registerExports(m)
+	s.registerDefinitions(m)
 	s.registerGroups(m)
 	s.registerStreams(m)
 	s.registerEvents(m)
