@@ -73,14 +73,15 @@ func openCgroups(parent string) (*cgroups, error) {
 	return c, nil
 }
 
-// weigh gives the machines together the weight of eight processes on a busy
+// weigh gives the machines together the weight of two processes on a busy
 // host. By default all of them would count as much as one, and any program of
-// the host's could starve them. Best effort: it is fairness, not a limit.
+// the host's could starve them; with much more they could starve the server.
+// Best effort: it is fairness, not a limit.
 func (c *cgroups) weigh() {
 	if c.full {
-		_ = os.WriteFile(filepath.Join(c.unified, c.parent, "cpu.weight"), []byte("800"), 0)
+		_ = os.WriteFile(filepath.Join(c.unified, c.parent, "cpu.weight"), []byte("200"), 0)
 	} else if root := c.v1["cpu"]; root != "" {
-		_ = os.WriteFile(filepath.Join(root, c.parent, "cpu.shares"), []byte("8192"), 0)
+		_ = os.WriteFile(filepath.Join(root, c.parent, "cpu.shares"), []byte("2048"), 0)
 	}
 }
 
