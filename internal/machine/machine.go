@@ -11,7 +11,7 @@
 // Events; then Boot, Exec, Stop, Start and Destroy as needed. Call Run in a
 // goroutine for the parts that need one (egress, DNS): it returns when its
 // context ends and leaves machines running. Close gives back what belongs to
-// this process and leaves machines running too. PurgeAll destroys everything.
+// this process and leaves machines running too. PurgeAll ends everything.
 //
 // # Concurrency
 //
@@ -303,8 +303,10 @@ type Driver interface {
 	Run(ctx context.Context) error
 	// Close gives back this process's handles; machines keep running.
 	Close() error
-	// PurgeAll destroys every machine and the network, and keeps images and
-	// volumes unless all is true. The driver is unusable afterwards.
+	// PurgeAll gives back everything that runs: processes, network, control
+	// groups. With all it deletes disks, images and volumes too; without, the
+	// machines that ran are "lost" to the next driver, as after a restart of the
+	// host, and start again from their disks. The driver is unusable afterwards.
 	PurgeAll(ctx context.Context, all bool) error
 	// Leftovers lists kernel objects and directories that exist on behalf of
 	// this installation beyond its running machines; empty after PurgeAll.

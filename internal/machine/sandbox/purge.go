@@ -13,22 +13,49 @@ import (
 // PurgeAll implements machine.Driver.
 func (d *Driver) PurgeAll(ctx context.Context, all bool) error {
 	var errs []error
-	for _, s := range d.List() {
-		errs = append(errs, d.Destroy(ctx, s.ID))
+	if all {
+		for _, s := range d.List() {
+			errs = append(errs, d.Destroy(ctx, s.ID))
+		}
+		if err := errors.Join(errs...); err != nil {
+			return err
+		}
 	}
-	if err := errors.Join(errs...); err != nil {
-		return err
-	}
+	// Watching ends before the power goes: the records go on saying that the
+	// machines should run, so that the next driver finds them lost, as after a
+	// restart of the host.
 	if err := d.Close(); err != nil {
 		errs = append(errs, err)
 	}
-	errs = append(errs, d.cg.removeParents(), d.vpc.destroy(), os.RemoveAll(d.paths.run), os.RemoveAll(d.paths.machines()), os.RemoveAll(d.paths.bin()))
+	if !all {
+		if err := d.powerOff(ctx); err != nil {
+			return err
+		}
+	}
+	errs = append(errs, d.cg.removeParents(), d.vpc.destroy(), os.RemoveAll(d.paths.run), os.RemoveAll(d.paths.bin()))
 	if all {
-		for _, dir := range []string{d.paths.images(), d.paths.layers(), d.paths.volumes()} {
+		for _, dir := range []string{d.paths.machines(), d.paths.images(), d.paths.layers(), d.paths.volumes()} {
 			errs = append(errs, os.RemoveAll(dir))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// powerOff ends every process of every machine and keeps their disks.
+func (d *Driver) powerOff(ctx context.Context) error {
+	var errs []error
+	for _, id := range d.cg.ids() {
+		errs = append(errs, d.cg.kill(ctx, id), d.cg.remove(ctx, id))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, b := range d.machines {
+		b.pidfd, b.state = nil, machine.StateStopped
+	}
+	return nil
 }
 
 // Leftovers implements machine.Driver.
