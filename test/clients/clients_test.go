@@ -129,14 +129,17 @@ func (s *server) stop() {
 		s.cmd.Process.Kill()
 		s.t.Errorf("the server did not end when it was asked to")
 	}
-	if log := s.log.String(); strings.Contains(log, "panic") || strings.Contains(log, "level=ERROR") {
-		s.t.Errorf("the server's log has errors:\n%s", errorLines(log))
+	if wrong := errorLines(s.log.String()); wrong != "" {
+		s.t.Errorf("the server's log has errors:\n%s", wrong)
 	}
 }
 
 func errorLines(log string) string {
 	var out []string
 	for l := range strings.Lines(log) {
+		if strings.Contains(l, "simulated machines run no builds") {
+			continue // what the build's owner is told, rightly
+		}
 		if strings.Contains(l, "panic") || strings.Contains(l, "level=ERROR") {
 			out = append(out, l)
 		}
@@ -173,8 +176,7 @@ func (s *server) aws(args ...string) map[string]any {
 	s.t.Helper()
 	out, stderr, err := s.run("aws", append([]string{"--endpoint-url", s.endpoint, "--output", "json"}, args...)...)
 	if err != nil {
-		s.t.Errorf("aws %s: %v\n%s", strings.Join(args, " "), err, stderr)
-		s.t.FailNow()
+		s.t.Fatalf("aws %s: %v\n%s", strings.Join(args, " "), err, stderr)
 	}
 	m := map[string]any{}
 	if strings.TrimSpace(out) != "" {

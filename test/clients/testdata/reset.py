@@ -34,7 +34,6 @@ def fill():
     until("the metric", lambda: C["cloudwatch"].list_metrics(Namespace="N")["Metrics"])
     C["codecommit"].create_repository(repositoryName="r")
     eq(C["codecommit"].list_branches(repositoryName="r")["branches"], [])
-    C["codecommit"].put_file(repositoryName="r", branchName="main", fileContent=b"x", filePath="x")
     C["codedeploy"].create_application(applicationName="a")
     C["codedeploy"].create_deployment_group(applicationName="a", deploymentGroupName="g", serviceRoleArn=role, autoScalingGroups=["g"])
     C["codebuild"].create_project(name="p", source={"type": "NO_SOURCE", "buildspec": "version: 0.2\nphases: {build: {commands: [sleep 100]}}\n"}, artifacts={"type": "NO_ARTIFACTS"},
