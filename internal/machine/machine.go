@@ -82,7 +82,7 @@ type Spec struct {
 	// VCPUs and MemoryBytes are hard limits; 0 means no limit.
 	VCPUs       float64
 	MemoryBytes int64
-	// PidsLimit bounds processes and threads; 0 means 4096.
+	// PidsLimit bounds processes and threads; 0 means 1024.
 	PidsLimit int64
 	// Env is the environment of user data, agents, services and execs, KEY=VALUE.
 	Env []string

@@ -175,7 +175,7 @@ func (c *cgroups) create(spec machine.Spec) error {
 	}
 	pids := spec.PidsLimit
 	if pids == 0 {
-		pids = 4096
+		pids = 1024
 	}
 	set := func(controller, file, value string) error {
 		if !c.enabled[controller] {
