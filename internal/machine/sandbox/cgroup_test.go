@@ -69,7 +69,7 @@ func TestUnifiedLimitsAndStats(t *testing.T) {
 	if err := g.create(machine.Spec{ID: "i-1", VCPUs: 1.5, MemoryBytes: 1 << 30}); err != nil {
 		t.Fatal(err)
 	}
-	if a, b, c := get(t, filepath.Join(dir, "cpu.max")), get(t, filepath.Join(dir, "memory.max")), get(t, filepath.Join(dir, "pids.max")); a != "150000 100000" || b != "1073741824" || c != "4096" {
+	if a, b, c := get(t, filepath.Join(dir, "cpu.max")), get(t, filepath.Join(dir, "memory.max")), get(t, filepath.Join(dir, "pids.max")); a != "150000 100000" || b != "1073741824" || c != "1024" {
 		t.Errorf("limits %q %q %q", a, b, c)
 	}
 	put(t, filepath.Join(dir, "cpu.stat"), "usage_usec 1500\nuser_usec 1000\n")
