@@ -184,7 +184,7 @@ func (s *session) pushFiles(ctx context.Context, dir, url, branch, old string, e
 	}
 	defer os.RemoveAll(tmp)
 	at := append(env, "GIT_DIR="+filepath.Join(tmp, "git"), "GIT_WORK_TREE="+dir,
-		"GIT_AUTHOR_NAME=slipway up", "GIT_AUTHOR_EMAIL=slipway@localhost", "GIT_COMMITTER_NAME=slipway up", "GIT_COMMITTER_EMAIL=slipway@localhost")
+		"GIT_AUTHOR_NAME=slipway up", "GIT_AUTHOR_EMAIL="+importer, "GIT_COMMITTER_NAME=slipway up", "GIT_COMMITTER_EMAIL="+importer)
 	if _, err := git(ctx, dir, at, "init", "--quiet"); err != nil {
 		return false, err
 	}
@@ -202,8 +202,8 @@ func (s *session) pushFiles(ctx context.Context, dir, url, branch, old string, e
 	}
 	args := []string{"commit-tree", tree, "-m", "Import " + filepath.Base(dir)}
 	if old != "" {
-		if before, err := git(ctx, dir, at, "rev-parse", old+"^{tree}"); err == nil && before == tree {
-			return false, nil
+		if known, err := alreadyThere(ctx, dir, at, old, tree); err != nil || known {
+			return false, err
 		}
 		args = append(args, "-p", old)
 	}
@@ -213,4 +213,30 @@ func (s *session) pushFiles(ctx context.Context, dir, url, branch, old string, e
 	}
 	_, err = git(ctx, dir, at, "push", "--quiet", url, commit+":refs/heads/"+branch)
 	return err == nil, err
+}
+
+// importer is the author of the commits that up makes of a directory.
+const importer = "slipway@localhost"
+
+// alreadyThere tells whether the files of dir (as tree) have been pushed
+// before: they are the newest commit's, or the last import's, in which case
+// whatever was pushed since is newer than dir. Where both changed it refuses:
+// one of them would be undone.
+func alreadyThere(ctx context.Context, dir string, env []string, head, tree string) (bool, error) {
+	last, err := git(ctx, dir, env, "log", "-1", "--author="+importer, "--format=%H", head)
+	if err != nil {
+		return false, err
+	}
+	for _, commit := range []string{head, last} {
+		if commit == "" {
+			continue
+		}
+		if have, err := git(ctx, dir, env, "rev-parse", commit+"^{tree}"); err != nil || have == tree {
+			return have == tree, err
+		}
+	}
+	if last != head {
+		return false, fmt.Errorf("%s changed, and the repository has commits of others that it lacks: pushing it would undo them. Clone the repository (%s clone), bring the changes there, and push", dir, self())
+	}
+	return false, nil
 }
