@@ -44,6 +44,7 @@ type server struct {
 	endpoint string
 	services
 	runners []runner
+	resets  []func() error // of what is kept beside the rows; ephemeral servers only
 }
 
 // runner is something that works until its context ends.
@@ -375,5 +376,13 @@ func (s *server) reset(ctx context.Context) error {
 			return err
 		}
 	}
-	return s.store.Reset(ctx)
+	if err := s.store.Reset(ctx); err != nil {
+		return err
+	}
+	for _, reset := range s.resets {
+		if err := reset(); err != nil {
+			return err
+		}
+	}
+	return nil
 }

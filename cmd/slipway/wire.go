@@ -140,6 +140,7 @@ func (s *server) wireWatching() (err error) {
 	// Closed first of all, with whatever was measured last.
 	s.closers = append([]func() error{cw.Close}, s.closers...)
 	s.add("CloudWatch", cw)
+	s.resets = append(s.resets, cw.Reset)
 	s.sns, err = sns.New(sns.Deps{
 		Store: s.store, Clock: s.clock, Log: s.log, Mail: s.mail, Dir: s.opts.DataDir, DialVPC: s.driver.DialVPC,
 		Endpoint: func() string { return s.endpoint }, VPCEndpoint: "http://" + vpcEndpoint,

@@ -164,6 +164,10 @@ func (s *Service) Put(ctx context.Context, account, region, namespace string, da
 	return s.put(ctx, points)
 }
 
+// Reset forgets all metrics; only an ephemeral server may do that. The rest
+// of this service is rows.
+func (s *Service) Reset() error { return s.metrics.Forget() }
+
 func (s *Service) put(ctx context.Context, points []metricstore.Point) error {
 	if err := s.metrics.Put(ctx, points); err != nil {
 		return fmt.Errorf("metric data: %w", err)

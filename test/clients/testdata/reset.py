@@ -36,9 +36,9 @@ def fill():
     eq(C["codecommit"].list_branches(repositoryName="r")["branches"], [])
     C["codedeploy"].create_application(applicationName="a")
     C["codedeploy"].create_deployment_group(applicationName="a", deploymentGroupName="g", serviceRoleArn=role, autoScalingGroups=["g"])
-    C["codebuild"].create_project(name="p", source={"type": "NO_SOURCE", "buildspec": "version: 0.2\nphases: {build: {commands: [sleep 100]}}\n"}, artifacts={"type": "NO_ARTIFACTS"},
+    C["codebuild"].create_project(name="pr", source={"type": "NO_SOURCE", "buildspec": "version: 0.2\nphases: {build: {commands: [sleep 100]}}\n"}, artifacts={"type": "NO_ARTIFACTS"},
                                   environment={"type": "LINUX_CONTAINER", "image": "x", "computeType": "BUILD_GENERAL1_SMALL"}, serviceRole=role)
-    C["codebuild"].start_build(projectName="p")
+    C["codebuild"].start_build(projectName="pr")
 
 
 def reset():

@@ -169,6 +169,19 @@ func (s *Store) Close() error {
 	return s.closeFiles()
 }
 
+// Forget drops all metrics, from what readers see. It is for stores that need
+// not outlive their process (NoSync): the files keep the points until the
+// directory goes.
+func (s *Store) Forget() error {
+	if !s.opts.NoSync {
+		return errors.New("metricstore: a durable store forgets nothing")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.metrics, s.sorted = map[string]*metric{}, nil
+	return nil
+}
+
 func (s *Store) closeFiles() error {
 	var errs []error
 	if s.log != nil {

@@ -464,3 +464,34 @@ func BenchmarkReadMillion(b *testing.B) {
 		}
 	})
 }
+
+func TestForget(t *testing.T) {
+	durable, err := Open(Options{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer durable.Close()
+	if durable.Forget() == nil {
+		t.Error("a durable store forgets")
+	}
+	s, err := Open(Options{Dir: t.TempDir(), NoSync: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	m := NewMetric("123456789012", "us-east-1", "N", "M")
+	for range 2 { // what comes after is kept as before
+		if err := s.Put(t.Context(), []Point{{Metric: m, At: time.Now(), Resolution: 60, Set: Of(1, 1)}}); err != nil {
+			t.Fatal(err)
+		}
+		if !s.Known(m) {
+			t.Fatal("the metric is not known")
+		}
+		if err := s.Forget(); err != nil {
+			t.Fatal(err)
+		}
+		if s.Known(m) || len(s.List("123456789012", "us-east-1", func(*Listed) bool { return true })) > 0 {
+			t.Fatal("the metric is still known")
+		}
+	}
+}
