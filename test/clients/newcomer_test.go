@@ -73,7 +73,7 @@ func TestCommandsWithoutAServer(t *testing.T) {
 	for _, args := range [][]string{
 		{"status"}, {"status", "-w"}, {"env"}, {"logs"}, {"logs", "-f"}, {"mail"}, {"kill", "i-1"}, {"exec", "i-1", "--", "sh"}, {"clone", "todo"},
 	} {
-		refuses(t, nil, []string{"no Slipway server is running", dir, "slipway up"}, append([]string{"--data-dir", dir}, args...)...)
+		refuses(t, nil, []string{"no Slipway server is running", dir, " up, or: slipway "}, append([]string{"--data-dir", dir}, args...)...)
 	}
 	if out, status := slipway(t, nil, "--data-dir", dir, "down"); status != 0 || !strings.Contains(out, "nothing is running") {
 		t.Errorf("down where nothing is: %d %s", status, out)
@@ -305,13 +305,18 @@ func TestNoSpace(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root: it mounts a small file system")
 	}
-	for _, size := range []string{"4k", "16k", "64k", "128k"} {
+	for _, size := range []string{"4k", "16k", "64k"} {
 		dir := t.TempDir()
 		if err := syscall.Mount("slipway-test", dir, "tmpfs", 0, "size="+size); err != nil {
 			t.Skip("needs the right to mount: " + err.Error())
 		}
 		func() {
-			defer syscall.Unmount(dir, 0)
+			defer func() {
+				if err := syscall.Unmount(dir, 0); err != nil {
+					t.Errorf("something of a server that did not start is still there: %v", err)
+					syscall.Unmount(dir, syscall.MNT_DETACH)
+				}
+			}()
 			data := filepath.Join(dir, "data")
 			refuses(t, nil, []string{"no space", data}, "server", "--data-dir", data, "--machines=simulated", "--listen", "127.0.0.1:0")
 			refuses(t, nil, []string{"no space", data}, "up", "--data-dir", data, "--machines=simulated", "--listen", "127.0.0.1:0", application(t))
