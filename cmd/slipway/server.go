@@ -315,7 +315,7 @@ func (s *server) run(ctx context.Context, listener net.Listener, started time.Ti
 		start("load balancer process", s.balancer.Run)
 	}
 	for _, r := range s.runners {
-		start(r.name, r.run)
+		start(r.name, func(ctx context.Context) error { return s.outlast(ctx, r) })
 	}
 	err = hostinfo.WriteRunning(s.opts.DataDir, hostinfo.Running{PID: os.Getpid(), Endpoint: s.endpoint, Started: started, Version: version()})
 	if err == nil {
@@ -341,6 +341,26 @@ func (s *server) run(ctx context.Context, listener net.Listener, started time.Ti
 		return cause
 	}
 	return nil
+}
+
+// fullPause is how long a part waits that found no room on the disk.
+const fullPause = time.Second
+
+// outlast runs a part again that ended because the disk was full: somebody
+// will make room, and what reads and serves must not end before that.
+func (s *server) outlast(ctx context.Context, r runner) error {
+	for {
+		err := r.run(ctx)
+		if ctx.Err() != nil || !errors.Is(err, store.ErrFull) {
+			return err
+		}
+		s.log.Error("there is no room on the disk of the data directory; make some, it goes on by itself then", "part", r.name, "error", err)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(fullPause):
+		}
+	}
 }
 
 func ignoreClosed(err error) error {
