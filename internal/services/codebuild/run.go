@@ -53,7 +53,8 @@ func (s *Service) drive(ctx context.Context, key store.Key) {
 			_ = clock.Real.Sleep(ctx, time.Duration(attempt)*200*time.Millisecond) // ended: seen above
 			continue
 		}
-		if err != nil && ctx.Err() == nil {
+		// A build that is no longer there was deleted while it ran.
+		if err != nil && ctx.Err() == nil && !errors.Is(err, store.ErrNotFound) {
 			s.deps.Log.Error("build's end not recorded", "build", key.ID, "error", err)
 		}
 		return
