@@ -80,7 +80,14 @@ func newWorld(t *testing.T) *world {
 		if err := os.RemoveAll(base); err != nil {
 			t.Errorf("data directory: %v", err)
 		}
-		for _, what := range leftovers(t, w.dir) {
+		// A process that was killed may take a moment until it is reaped.
+		var left []string
+		for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+			if left = leftovers(t, w.dir); len(left) == 0 {
+				break
+			}
+		}
+		for _, what := range left {
 			t.Errorf("left behind: %s", what)
 		}
 	})
