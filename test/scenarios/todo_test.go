@@ -39,6 +39,8 @@ func TestTodo(t *testing.T) {
 	step("the load balancer process killed", killedBalancer)
 	step("a third instance has the current revision", thirdInstance)
 	step("a shell in an instance", shell)
+	step("the aws command line reaches each service", everydayCommands)
+	step("aws logs tail follows", tailLogs)
 	step("down, and up again on the same data", downAndUpAgain)
 	step("load raises alarm, mail, third instance, and it ends", loadAndGrow)
 	step("errors of nginx become a mail", errorsAndMail)
