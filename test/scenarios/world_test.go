@@ -4,6 +4,7 @@
 package scenarios
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
@@ -350,6 +351,51 @@ func (w *world) startServer(ctx context.Context) {
 		b, err := os.ReadFile(filepath.Join(w.dir, "server.json"))
 		return err == nil && strings.Contains(string(b), fmt.Sprintf(`"pid":%d`, cmd.Process.Pid)), string(b)
 	})
+}
+
+// event returns a channel that is closed when a row of this kind comes into
+// this state. It reads the server's event stream: a deployment takes a second,
+// which is less than the aws command line needs to look twice.
+func (w *world) event(kind, state string) <-chan struct{} {
+	w.t.Helper()
+	b, err := os.ReadFile(filepath.Join(w.dir, "root-credentials.json"))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	var keys struct{ AccessKeyId, SecretAccessKey string }
+	if err := json.Unmarshal(b, &keys); err != nil {
+		w.t.Fatal(err)
+	}
+	req, err := http.NewRequestWithContext(w.t.Context(), http.MethodGet, w.endpoint+"/_slipway/events", nil)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	req.SetBasicAuth(keys.AccessKeyId, keys.SecretAccessKey)
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if res.StatusCode != http.StatusOK {
+		w.t.Fatalf("event stream: %s", res.Status)
+	}
+	seen := make(chan struct{})
+	go func() {
+		defer res.Body.Close()
+		lines := bufio.NewScanner(res.Body)
+		lines.Buffer(nil, 1<<20)
+		for lines.Scan() {
+			data, ok := strings.CutPrefix(lines.Text(), "data: ")
+			var ev struct {
+				Key   struct{ Kind string }
+				State string
+			}
+			if ok && json.Unmarshal([]byte(data), &ev) == nil && ev.Key.Kind == kind && ev.State == state {
+				close(seen)
+				return
+			}
+		}
+	}()
+	return seen
 }
 
 // leftovers lists what exists on behalf of the installation in dir: mounts,
