@@ -478,4 +478,3 @@ func (s *Service) untag(ctx context.Context, in *api.UntagResourceInput) (*api.U
 		}
 	})
 }
-
