@@ -49,7 +49,7 @@ func openVPC(path string) (_ *vpc, err error) {
 			v.close()
 		}
 	}()
-	if v.host, err = os.Open("/proc/self/ns/net"); err != nil {
+	if v.host, err = os.Open("/proc/thread-self/ns/net"); err != nil {
 		return nil, err
 	}
 	if !isNSMount(path) {
@@ -86,13 +86,24 @@ func makeNS(path string) error {
 	f.Close()
 	done := make(chan error, 1)
 	go func() {
-		// Never unlocked: the thread ends with this goroutine, in its namespace.
+		// The thread goes back to where it was: it may be the process's first
+		// one, which never ends and whose namespace /proc/self shows.
 		runtime.LockOSThread()
+		home, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			done <- err
+			return
+		}
+		defer func() { _ = unix.Close(home) }()
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			done <- err
 			return
 		}
-		done <- unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, "")
+		err = unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, "")
+		if unix.Setns(home, unix.CLONE_NEWNET) == nil {
+			runtime.UnlockOSThread() // else the thread dies with the goroutine
+		}
+		done <- err
 	}()
 	return <-done
 }
