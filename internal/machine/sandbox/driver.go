@@ -166,9 +166,21 @@ func (d *Driver) prepare() (err error) {
 		return err
 	}
 	if d.vpc, err = openVPC(d.paths.vpc()); err != nil {
+		if errors.Is(err, machine.ErrUnsupported) {
+			d.giveBack()
+		}
 		return err
 	}
 	return nil
+}
+
+// giveBack removes what prepare made on a host that turned out not to have
+// network namespaces. Only what is empty goes: a machine's group stays.
+func (d *Driver) giveBack() {
+	for _, path := range []string{d.paths.vpc(), d.paths.stage(), d.paths.run} {
+		_ = os.Remove(path) // in use, or never made
+	}
+	_ = d.cg.removeParents() // the same
 }
 
 // placeBinary keeps this version of the executable for the machines that run

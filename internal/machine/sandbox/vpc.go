@@ -54,7 +54,7 @@ func openVPC(path string) (_ *vpc, err error) {
 	}
 	if !isNSMount(path) {
 		if err := makeNS(path); err != nil {
-			return nil, fmt.Errorf("%w: cannot make a network namespace: %v", machine.ErrUnsupported, err)
+			return nil, fmt.Errorf("%w: cannot make a network namespace: %v; run it as root outside a restricted container, or with --machines=simulated, which boots nothing", machine.ErrUnsupported, err)
 		}
 	}
 	if v.ns, err = netns.GetFromPath(path); err != nil {
