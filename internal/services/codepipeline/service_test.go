@@ -67,10 +67,7 @@ func TestBuildFails(t *testing.T) {
 	w := newWorld(t).start()
 	w.auto = false
 	w.create(declaration())
-	w.until("stages", w.stages, "Source:Succeeded Build:InProgress Deploy:")
-	if e := w.state().StageStates[1].ActionStates[0].LatestExecution; *e.ExternalExecutionId != "todo:1" {
-		t.Errorf("%+v", e)
-	}
+	w.building("todo:1")
 	w.end("Failed", "Error while executing command: go test. Reason: exit status 1")
 	w.until("executions", w.statuses, "Failed")
 	a := w.state().StageStates[1].ActionStates[0].LatestExecution
@@ -91,7 +88,7 @@ func TestSuperseding(t *testing.T) {
 	w := newWorld(t).start()
 	w.auto = false
 	w.create(declaration())
-	w.until("stages", w.stages, "Source:Succeeded Build:InProgress Deploy:")
+	w.building("todo:1")
 	for i, c := range []string{"c2", "c3"} {
 		w.push(c)
 		w.until("executions", w.statuses, []string{"InProgress InProgress", "InProgress Superseded InProgress"}[i])
@@ -188,7 +185,7 @@ func TestUpdateWhileRunning(t *testing.T) {
 	w := newWorld(t).start()
 	w.auto = false
 	w.create(declaration())
-	w.until("stages", w.stages, "Source:Succeeded Build:InProgress Deploy:")
+	w.building("todo:1")
 	call(t, w.svc.updatePipeline, &api.UpdatePipelineInput{Pipeline: declaration()})
 	w.until("executions", w.statuses, "InProgress")
 	w.end("Succeeded", "")

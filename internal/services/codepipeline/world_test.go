@@ -313,6 +313,19 @@ func (w *world) stages() string {
 	return strings.Join(out, " ")
 }
 
+// building waits until the first stage is done and the build has started. A
+// stage is in progress before its action's provider has answered.
+func (w *world) building(id string) {
+	w.t.Helper()
+	w.until("stages", w.stages, "Source:Succeeded Build:InProgress Deploy:")
+	w.until("build", func() string {
+		if e := w.state().StageStates[1].ActionStates[0].LatestExecution; e != nil && e.ExternalExecutionId != nil {
+			return *e.ExternalExecutionId
+		}
+		return ""
+	}, id)
+}
+
 func (w *world) state() *api.GetPipelineStateOutput {
 	return call(w.t, w.svc.getPipelineState, &api.GetPipelineStateInput{Name: new("todo")})
 }
