@@ -12,6 +12,7 @@ import (
 
 	"slipway/internal/api/logs"
 	"slipway/internal/aws/awserr"
+	"slipway/internal/aws/ptr"
 )
 
 type logOptions struct {
@@ -69,14 +70,14 @@ func (s *session) logs(ctx context.Context, lo logOptions) error {
 				return err
 			}
 			for _, e := range events {
-				if seen[g+deref(e.EventId)] {
+				if seen[g+ptr.Value(e.EventId)] {
 					continue
 				}
-				seen[g+deref(e.EventId)] = true
-				at := deref(e.Timestamp)
+				seen[g+ptr.Value(e.EventId)] = true
+				at := ptr.Value(e.Timestamp)
 				newest = max(newest, at)
-				where := scr.paint(dim, strings.TrimPrefix(g, "/aws/")+" "+shortStream(deref(e.LogStreamName)))
-				lines = append(lines, line{at, where + " " + cut(strings.TrimRight(deref(e.Message), "\r\n"), 4000)})
+				where := scr.paint(dim, strings.TrimPrefix(g, "/aws/")+" "+shortStream(ptr.Value(e.LogStreamName)))
+				lines = append(lines, line{at, where + " " + cut(strings.TrimRight(ptr.Value(e.Message), "\r\n"), 4000)})
 			}
 		}
 		sort.SliceStable(lines, func(i, j int) bool { return lines[i].at < lines[j].at })
@@ -115,7 +116,7 @@ func (s *session) logGroups(ctx context.Context, lo logOptions) ([]string, error
 			return nil, err
 		}
 		for _, g := range page.LogGroups {
-			name := deref(g.LogGroupName)
+			name := ptr.Value(g.LogGroupName)
 			switch {
 			case !lo.build && !lo.deploy, lo.build && strings.HasPrefix(name, "/aws/codebuild/"), lo.deploy && strings.HasPrefix(name, "/aws/codedeploy/"):
 				out = append(out, name)

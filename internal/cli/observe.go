@@ -10,6 +10,7 @@ import (
 	"slipway/internal/api/codedeploy"
 	"slipway/internal/api/codepipeline"
 	"slipway/internal/api/logs"
+	"slipway/internal/aws/ptr"
 )
 
 // view is what is going on in one pipeline, gathered through the API.
@@ -59,23 +60,23 @@ func observe(ctx context.Context, s *session, name string) (*view, error) {
 	}
 	if len(list.PipelineExecutionSummaries) > 0 {
 		newest := list.PipelineExecutionSummaries[0]
-		v.Execution, v.Status = deref(newest.PipelineExecutionId), deref(newest.Status)
+		v.Execution, v.Status = ptr.Value(newest.PipelineExecutionId), ptr.Value(newest.Status)
 	}
 	for _, stage := range st.StageStates {
-		sv := stageView{Name: deref(stage.StageName)}
+		sv := stageView{Name: ptr.Value(stage.StageName)}
 		if stage.LatestExecution != nil {
-			sv.Execution, sv.Status = deref(stage.LatestExecution.PipelineExecutionId), deref(stage.LatestExecution.Status)
+			sv.Execution, sv.Status = ptr.Value(stage.LatestExecution.PipelineExecutionId), ptr.Value(stage.LatestExecution.Status)
 		}
 		for _, a := range stage.ActionStates {
 			if a.LatestExecution == nil || sv.Execution != v.Execution {
 				continue
 			}
 			e := a.LatestExecution
-			sv.Summary = deref(e.Summary)
+			sv.Summary = ptr.Value(e.Summary)
 			if e.ErrorDetails != nil {
-				sv.Error = deref(e.ErrorDetails.Message)
+				sv.Error = ptr.Value(e.ErrorDetails.Message)
 			}
-			ext := deref(e.ExternalExecutionId)
+			ext := ptr.Value(e.ExternalExecutionId)
 			switch {
 			case strings.HasPrefix(ext, "d-"):
 				sv.Deploy, err = observeDeploy(ctx, s, ext)
@@ -100,7 +101,7 @@ func observeBuild(ctx context.Context, s *session, id string) (*buildView, error
 		return nil, err
 	}
 	b := out.Builds[0]
-	v := &buildView{ID: id, Status: deref(b.BuildStatus), Phase: deref(b.CurrentPhase), Total: buildPhases}
+	v := &buildView{ID: id, Status: ptr.Value(b.BuildStatus), Phase: ptr.Value(b.CurrentPhase), Total: buildPhases}
 	for _, p := range b.Phases {
 		if p.PhaseStatus == nil || *p.PhaseStatus == "IN_PROGRESS" {
 			continue
@@ -110,13 +111,13 @@ func observeBuild(ctx context.Context, s *session, id string) (*buildView, error
 		if p.StartTime != nil && p.EndTime != nil {
 			took = " " + short(p.EndTime.Sub(*p.StartTime))
 		}
-		v.Phases = append(v.Phases, deref(p.PhaseType)+" "+*p.PhaseStatus+took)
+		v.Phases = append(v.Phases, ptr.Value(p.PhaseType)+" "+*p.PhaseStatus+took)
 	}
 	if b.Logs != nil && b.Logs.GroupName != nil && b.Logs.StreamName != nil && v.Status == "IN_PROGRESS" {
 		ev, err := call(ctx, s, logs.OpGetLogEvents, &logs.GetLogEventsInput{LogGroupName: b.Logs.GroupName, LogStreamName: b.Logs.StreamName, Limit: new(int64(5)), StartFromHead: new(false)})
 		if err == nil {
 			for _, e := range ev.Events {
-				if line := strings.TrimSpace(deref(e.Message)); line != "" {
+				if line := strings.TrimSpace(ptr.Value(e.Message)); line != "" {
 					v.LastLine = line
 				}
 			}
@@ -131,12 +132,12 @@ func observeDeploy(ctx context.Context, s *session, id string) (*deployView, err
 		return nil, err
 	}
 	d := out.DeploymentInfo
-	v := &deployView{ID: id, Status: deref(d.Status)}
+	v := &deployView{ID: id, Status: ptr.Value(d.Status)}
 	if d.ErrorInformation != nil {
-		v.Message = deref(d.ErrorInformation.Message)
+		v.Message = ptr.Value(d.ErrorInformation.Message)
 	}
 	if d.RollbackInfo != nil {
-		v.Rollback = deref(d.RollbackInfo.RollbackDeploymentId)
+		v.Rollback = ptr.Value(d.RollbackInfo.RollbackDeploymentId)
 	}
 	ids, err := call(ctx, s, codedeploy.OpListDeploymentTargets, &codedeploy.ListDeploymentTargetsInput{DeploymentId: &id})
 	if err != nil || len(ids.TargetIds) == 0 {
@@ -155,12 +156,12 @@ func observeDeploy(ctx context.Context, s *session, id string) (*deployView, err
 }
 
 func observeTarget(t *codedeploy.InstanceTarget) targetView {
-	tv := targetView{Instance: deref(t.TargetId), Status: deref(t.Status), Total: len(t.LifecycleEvents)}
+	tv := targetView{Instance: ptr.Value(t.TargetId), Status: ptr.Value(t.Status), Total: len(t.LifecycleEvents)}
 	if i := strings.LastIndexByte(tv.Instance, '/'); i >= 0 {
 		tv.Instance = tv.Instance[i+1:]
 	}
 	for _, e := range t.LifecycleEvents {
-		name, status := deref(e.LifecycleEventName), deref(e.Status)
+		name, status := ptr.Value(e.LifecycleEventName), ptr.Value(e.Status)
 		switch status {
 		case "Succeeded", "Failed", "Skipped":
 			tv.Done++
@@ -173,8 +174,8 @@ func observeTarget(t *codedeploy.InstanceTarget) targetView {
 			tv.Event = name
 		}
 		if status == "Failed" && e.Diagnostics != nil {
-			tv.Error = fmt.Sprintf("%s: %s %s", name, deref(e.Diagnostics.ScriptName), deref(e.Diagnostics.Message))
-			if tail := strings.TrimSpace(deref(e.Diagnostics.LogTail)); tail != "" {
+			tv.Error = fmt.Sprintf("%s: %s %s", name, ptr.Value(e.Diagnostics.ScriptName), ptr.Value(e.Diagnostics.Message))
+			if tail := strings.TrimSpace(ptr.Value(e.Diagnostics.LogTail)); tail != "" {
 				tv.Error += "\n" + tail
 			}
 		}

@@ -136,10 +136,3 @@ func (s *session) admin(ctx context.Context, method, path string, in io.Reader, 
 func call[I, O any](ctx context.Context, s *session, op *model.Op[I, O], in *I) (*O, error) {
 	return client.Call(ctx, s.client, op, in)
 }
-
-func deref[T any](p *T) (v T) {
-	if p != nil {
-		v = *p
-	}
-	return v
-}

@@ -17,6 +17,7 @@ import (
 	"slipway/internal/api/ec2"
 	"slipway/internal/api/elbv2"
 	"slipway/internal/aws/awserr"
+	"slipway/internal/aws/ptr"
 )
 
 func statusCommand(o *options) *cobra.Command {
@@ -72,7 +73,7 @@ func gather(ctx context.Context, s *session) (*overview, error) {
 		return nil, err
 	}
 	for _, p := range pipes.Pipelines {
-		v, err := observe(ctx, s, deref(p.Name))
+		v, err := observe(ctx, s, ptr.Value(p.Name))
 		if err != nil {
 			return nil, err
 		}
@@ -91,10 +92,10 @@ func gather(ctx context.Context, s *session) (*overview, error) {
 	}
 	if err == nil {
 		for _, a := range alarms.MetricAlarms {
-			ov.Alarms = append(ov.Alarms, alarmView{deref(a.AlarmName), deref(a.StateValue), deref(a.StateReason)})
+			ov.Alarms = append(ov.Alarms, alarmView{ptr.Value(a.AlarmName), ptr.Value(a.StateValue), ptr.Value(a.StateReason)})
 		}
 		for _, a := range alarms.CompositeAlarms {
-			ov.Alarms = append(ov.Alarms, alarmView{deref(a.AlarmName), deref(a.StateValue), deref(a.StateReason)})
+			ov.Alarms = append(ov.Alarms, alarmView{ptr.Value(a.AlarmName), ptr.Value(a.StateValue), ptr.Value(a.StateReason)})
 		}
 	}
 	return ov, nil
@@ -112,9 +113,9 @@ func (ov *overview) balancers(ctx context.Context, s *session) (map[string]strin
 		return nil, err
 	}
 	for _, lb := range lbs.LoadBalancers {
-		bv := balancerView{Name: deref(lb.LoadBalancerName)}
+		bv := balancerView{Name: ptr.Value(lb.LoadBalancerName)}
 		for _, l := range listeners {
-			if l.LoadBalancerARN == deref(lb.LoadBalancerArn) {
+			if l.LoadBalancerARN == ptr.Value(lb.LoadBalancerArn) {
 				bv.URL, bv.Error = l.url(), l.Error
 			}
 		}
@@ -128,12 +129,12 @@ func (ov *overview) balancers(ctx context.Context, s *session) (map[string]strin
 				return nil, err
 			}
 			for _, d := range th.TargetHealthDescriptions {
-				state := deref(d.TargetHealth.State)
-				if desc := deref(d.TargetHealth.Description); desc != "" {
+				state := ptr.Value(d.TargetHealth.State)
+				if desc := ptr.Value(d.TargetHealth.Description); desc != "" {
 					state += " (" + desc + ")"
 				}
-				health[deref(d.Target.Id)] = state
-				bv.Targets = append(bv.Targets, deref(d.Target.Id)+" "+state)
+				health[ptr.Value(d.Target.Id)] = state
+				bv.Targets = append(bv.Targets, ptr.Value(d.Target.Id)+" "+state)
 			}
 		}
 		ov.Balancers = append(ov.Balancers, bv)
@@ -147,26 +148,26 @@ func (ov *overview) groups(ctx context.Context, s *session, health map[string]st
 		return err
 	}
 	for _, g := range groups.AutoScalingGroups {
-		gv := groupView{Name: deref(g.AutoScalingGroupName), Min: deref(g.MinSize), Max: deref(g.MaxSize), Desired: deref(g.DesiredCapacity)}
+		gv := groupView{Name: ptr.Value(g.AutoScalingGroupName), Min: ptr.Value(g.MinSize), Max: ptr.Value(g.MaxSize), Desired: ptr.Value(g.DesiredCapacity)}
 		var ids []string
 		for _, i := range g.Instances {
-			ids = append(ids, deref(i.InstanceId))
+			ids = append(ids, ptr.Value(i.InstanceId))
 		}
 		addresses, err := addresses(ctx, s, ids)
 		if err != nil {
 			return err
 		}
 		for _, i := range g.Instances {
-			id := deref(i.InstanceId)
-			gv.Instances = append(gv.Instances, instanceView{ID: id, Zone: deref(i.AvailabilityZone), Lifecycle: deref(i.LifecycleState),
-				Health: deref(i.HealthStatus), Target: health[id], Address: addresses[id]})
+			id := ptr.Value(i.InstanceId)
+			gv.Instances = append(gv.Instances, instanceView{ID: id, Zone: ptr.Value(i.AvailabilityZone), Lifecycle: ptr.Value(i.LifecycleState),
+				Health: ptr.Value(i.HealthStatus), Target: health[id], Address: addresses[id]})
 		}
 		sort.Slice(gv.Instances, func(a, b int) bool { return gv.Instances[a].Zone < gv.Instances[b].Zone })
 		acts, err := call(ctx, s, autoscaling.OpDescribeScalingActivities, &autoscaling.DescribeScalingActivitiesInput{AutoScalingGroupName: g.AutoScalingGroupName, MaxRecords: new(int64(1))})
 		if err == nil && len(acts.Activities) > 0 {
 			a := acts.Activities[0]
-			gv.LastActivity = deref(a.Description) + ": " + deref(a.StatusCode)
-			if m := deref(a.StatusMessage); m != "" {
+			gv.LastActivity = ptr.Value(a.Description) + ": " + ptr.Value(a.StatusCode)
+			if m := ptr.Value(a.StatusMessage); m != "" {
 				gv.LastActivity += ": " + m
 			}
 		}
@@ -186,7 +187,7 @@ func addresses(ctx context.Context, s *session, ids []string) (map[string]string
 	}
 	for _, r := range res.Reservations {
 		for _, i := range r.Instances {
-			out[deref(i.InstanceId)] = deref(i.PrivateIpAddress)
+			out[ptr.Value(i.InstanceId)] = ptr.Value(i.PrivateIpAddress)
 		}
 	}
 	return out, nil

@@ -40,8 +40,6 @@ func (keys) Lookup(_ context.Context, id, _ string) (sigv4.Credential, error) {
 
 var now = time.Date(2026, 11, 23, 1, 0, 0, 0, time.UTC)
 
-func ptr[T any](v T) *T { return &v }
-
 // newMux serves a few operations of each protocol.
 func newMux() *dispatch.Mux {
 	m := dispatch.New()
@@ -58,7 +56,7 @@ func newMux() *dispatch.Mux {
 		case "wrapped":
 			return nil, fmt.Errorf("inside: %w", awserr.New("ApplicationDoesNotExistException", "wrapped"))
 		}
-		return &codedeploy.CreateDeploymentOutput{DeploymentId: ptr(id.Account + "/" + id.Region + "/" + *in.ApplicationName)}, nil
+		return &codedeploy.CreateDeploymentOutput{DeploymentId: new(id.Account + "/" + id.Region + "/" + *in.ApplicationName)}, nil
 	})
 	dispatch.Register(m, autoscaling.OpSetDesiredCapacity, func(_ context.Context, in *autoscaling.SetDesiredCapacityInput) (*autoscaling.SetDesiredCapacityOutput, error) {
 		return nil, awserr.New("ScalingActivityInProgress", "busy & <such>")
@@ -71,20 +69,20 @@ func newMux() *dispatch.Mux {
 		return nil, awserr.New("DashboardNotFoundError", "no dashboard")
 	})
 	dispatch.Register(m, sts.OpAssumeRoleWithWebIdentity, func(context.Context, *sts.AssumeRoleWithWebIdentityInput) (*sts.AssumeRoleWithWebIdentityOutput, error) {
-		return &sts.AssumeRoleWithWebIdentityOutput{Provider: ptr("p")}, nil
+		return &sts.AssumeRoleWithWebIdentityOutput{Provider: new("p")}, nil
 	})
 	dispatch.Register(m, s3.OpPutObject, func(_ context.Context, in *s3.PutObjectInput) (*s3.PutObjectOutput, error) {
 		b, err := io.ReadAll(in.Body)
 		if err != nil {
 			return nil, err
 		}
-		return &s3.PutObjectOutput{ETag: ptr(fmt.Sprintf("%s|%s|%s|%d", *in.Bucket, *in.Key, b, *in.ContentLength))}, nil
+		return &s3.PutObjectOutput{ETag: new(fmt.Sprintf("%s|%s|%s|%d", *in.Bucket, *in.Key, b, *in.ContentLength))}, nil
 	})
 	dispatch.Register(m, s3.OpGetObject, func(_ context.Context, in *s3.GetObjectInput) (*s3.GetObjectOutput, error) {
 		if *in.Key == "none" {
 			return nil, awserr.New("NoSuchKey", "The specified key does not exist.")
 		}
-		return &s3.GetObjectOutput{Body: io.NopCloser(strings.NewReader("0123456789")), ContentLength: ptr(int64(10)), Metadata: map[string]string{"Name": "v\r\nX-Evil: 1"}}, nil
+		return &s3.GetObjectOutput{Body: io.NopCloser(strings.NewReader("0123456789")), ContentLength: new(int64(10)), Metadata: map[string]string{"Name": "v\r\nX-Evil: 1"}}, nil
 	})
 	return m
 }
@@ -293,7 +291,7 @@ func TestAuthAny(t *testing.T) {
 func TestCallValidates(t *testing.T) {
 	m := newMux()
 	ctx := caller.ForService(t.Context(), "codepipeline", "111122223333", "us-east-2")
-	out, err := dispatch.Call(ctx, m, codedeploy.OpCreateDeployment, &codedeploy.CreateDeploymentInput{ApplicationName: ptr("a")})
+	out, err := dispatch.Call(ctx, m, codedeploy.OpCreateDeployment, &codedeploy.CreateDeploymentInput{ApplicationName: new("a")})
 	if err != nil || *out.DeploymentId != "111122223333/us-east-2/a" {
 		t.Errorf("got %v, %v", out, err)
 	}
@@ -320,7 +318,7 @@ func TestClient(t *testing.T) {
 	if i := out.Reservations[0].Instances[0]; *i.InstanceId != "i-2" || !i.LaunchTime.Equal(now) {
 		t.Errorf("got %+v", i)
 	}
-	_, err = client.Call(t.Context(), c, codedeploy.OpCreateDeployment, &codedeploy.CreateDeploymentInput{ApplicationName: ptr("none")})
+	_, err = client.Call(t.Context(), c, codedeploy.OpCreateDeployment, &codedeploy.CreateDeploymentInput{ApplicationName: new("none")})
 	if !awserr.Is(err, "ApplicationDoesNotExistException") {
 		t.Errorf("got %v", err)
 	}

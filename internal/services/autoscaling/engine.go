@@ -11,6 +11,7 @@ import (
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/caller"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -141,7 +142,7 @@ func (s *Service) observeMachines(ctx context.Context, w *world) error {
 	}
 	for _, r := range out.Reservations {
 		for _, i := range r.Instances {
-			w.ec2[deref(i.InstanceId)] = machineState{deref(deref(i.State).Name), deref(deref(i.StateReason).Message)}
+			w.ec2[ptr.Value(i.InstanceId)] = machineState{ptr.Value(ptr.Value(i.State).Name), ptr.Value(ptr.Value(i.StateReason).Message)}
 		}
 	}
 	return nil
@@ -176,7 +177,7 @@ func (s *Service) observeTargets(ctx context.Context, w *world) (unsure bool, er
 		}
 		states := map[string]string{}
 		for _, t := range out.TargetHealthDescriptions {
-			id, state := deref(deref(t.Target).Id), deref(deref(t.TargetHealth).State)
+			id, state := ptr.Value(ptr.Value(t.Target).Id), ptr.Value(ptr.Value(t.TargetHealth).State)
 			// On several ports, what is not healthy on one is not healthy.
 			if old, twice := states[id]; !twice || old == "healthy" {
 				states[id] = state

@@ -10,6 +10,7 @@ import (
 	api "slipway/internal/api/autoscaling"
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -154,7 +155,7 @@ func page[T any](all []T, key func(T) string, max *int64, next *string, standard
 	if max != nil && *max > 0 {
 		limit = *max
 	}
-	if deref(next) != "" {
+	if ptr.Value(next) != "" {
 		raw, err := base64.RawURLEncoding.DecodeString(*next)
 		after, ok := strings.CutPrefix(string(raw), "after:")
 		if err != nil || !ok {

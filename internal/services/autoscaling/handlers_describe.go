@@ -6,13 +6,14 @@ import (
 	"strings"
 
 	api "slipway/internal/api/autoscaling"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
 // matchFilters looks at a group's tags (API reference, DescribeAutoScalingGroups).
 func matchFilters(g *Group, filters []api.Filter) (bool, error) {
 	for _, f := range filters {
-		name := deref(f.Name)
+		name := ptr.Value(f.Name)
 		key, byKey := strings.CutPrefix(name, "tag:")
 		if !byKey && name != "tag-key" && name != "tag-value" {
 			return false, invalid("Filter type %s is not correct. Allowed Filter types are: tag-key tag-value tag:<key>", name)
@@ -161,10 +162,10 @@ func (s *Service) describeActivities(ctx context.Context, in *api.DescribeScalin
 		found := false
 		for _, g := range gs {
 			alive[g.Doc.ARN] = true
-			found = found || g.ID == deref(in.AutoScalingGroupName) || g.Doc.ARN == deref(in.AutoScalingGroupName)
+			found = found || g.ID == ptr.Value(in.AutoScalingGroupName) || g.Doc.ARN == ptr.Value(in.AutoScalingGroupName)
 		}
-		name := deref(in.AutoScalingGroupName)
-		if name != "" && !found && !deref(in.IncludeDeletedGroups) {
+		name := ptr.Value(in.AutoScalingGroupName)
+		if name != "" && !found && !ptr.Value(in.IncludeDeletedGroups) {
 			return invalid("AutoScalingGroup name not found - AutoScalingGroup '%s' not found", name)
 		}
 		if n := strings.LastIndex(name, "autoScalingGroupName/"); strings.HasPrefix(name, "arn:") && n > 0 {
@@ -173,7 +174,7 @@ func (s *Service) describeActivities(ctx context.Context, in *api.DescribeScalin
 		rows, err := activities.List(r, store.Query{Account: account, Region: region, Parent: name, Descending: true})
 		for _, row := range rows {
 			a := &row.Doc
-			if !alive[a.GroupARN] && !deref(in.IncludeDeletedGroups) || len(in.ActivityIds) > 0 && !slices.Contains(in.ActivityIds, a.ID) {
+			if !alive[a.GroupARN] && !ptr.Value(in.IncludeDeletedGroups) || len(in.ActivityIds) > 0 && !slices.Contains(in.ActivityIds, a.ID) {
 				continue
 			}
 			all = append(all, a)

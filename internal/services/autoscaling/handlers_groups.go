@@ -12,6 +12,7 @@ import (
 
 	api "slipway/internal/api/autoscaling"
 	"slipway/internal/aws/awserr"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -63,11 +64,11 @@ func validName(name string) error {
 func (s *Service) groupFrom(ctx context.Context, in *api.CreateAutoScalingGroupInput) (*Group, error) {
 	account, region := where(ctx)
 	now := s.Clock.Now()
-	name := deref(in.AutoScalingGroupName)
+	name := ptr.Value(in.AutoScalingGroupName)
 	if err := validName(name); err != nil {
 		return nil, err
 	}
-	g := &Group{Name: name, Created: now, Min: deref(in.MinSize), Max: deref(in.MaxSize), Cooldown: 300, HealthTypes: "EC2", Policies: []string{"Default"},
+	g := &Group{Name: name, Created: now, Min: ptr.Value(in.MinSize), Max: ptr.Value(in.MaxSize), Cooldown: 300, HealthTypes: "EC2", Policies: []string{"Default"},
 		ARN:  fmt.Sprintf("arn:aws:autoscaling:%s:%s:autoScalingGroup:%s:autoScalingGroupName/%s", region, account, uuid.NewString(), name),
 		Kept: kept{PlacementGroup: in.PlacementGroup, ServiceLinkedRoleARN: in.ServiceLinkedRoleARN, Reservation: in.CapacityReservationSpecification, Lifecycle: in.InstanceLifecyclePolicy}}
 	if in.MinSize == nil || in.MaxSize == nil {
@@ -119,7 +120,7 @@ func (s *Service) groupFrom(ctx context.Context, in *api.CreateAutoScalingGroupI
 func (s *Service) updateGroup(ctx context.Context, in *api.UpdateAutoScalingGroupInput) (*api.UpdateAutoScalingGroupOutput, error) {
 	account, region := where(ctx)
 	now := s.Clock.Now()
-	name := deref(in.AutoScalingGroupName)
+	name := ptr.Value(in.AutoScalingGroupName)
 	// Everything that asks other services happens on a copy first; the
 	// transaction only takes over what was found.
 	row, err := groups.Find(ctx, s.Store, account, region, name)
@@ -210,14 +211,14 @@ func (s *Service) ChangeCapacity(ctx context.Context, account, region, name stri
 
 func (s *Service) setDesired(ctx context.Context, in *api.SetDesiredCapacityInput) (*api.SetDesiredCapacityOutput, error) {
 	now := s.Clock.Now()
-	err := s.changeGroup(ctx, deref(in.AutoScalingGroupName), "Scaling", func(_ store.Tx, row *store.Row[Group]) error {
-		g, want := &row.Doc, deref(in.DesiredCapacity)
+	err := s.changeGroup(ctx, ptr.Value(in.AutoScalingGroupName), "Scaling", func(_ store.Tx, row *store.Row[Group]) error {
+		g, want := &row.Doc, ptr.Value(in.DesiredCapacity)
 		switch {
 		case want > g.Max:
 			return invalid("New SetDesiredCapacity value %d is above max value %d for the AutoScalingGroup.", want, g.Max)
 		case want < g.Min:
 			return invalid("New SetDesiredCapacity value %d is below min value %d for the AutoScalingGroup.", want, g.Min)
-		case deref(in.HonorCooldown) && g.CoolUntil.After(now):
+		case ptr.Value(in.HonorCooldown) && g.CoolUntil.After(now):
 			return awserr.New("ScalingActivityInProgress", "The AutoScalingGroup '%s' is in its cooldown period until %s.", g.Name, g.CoolUntil.Format(time.RFC3339))
 		}
 		if want != g.Desired {
@@ -231,12 +232,12 @@ func (s *Service) setDesired(ctx context.Context, in *api.SetDesiredCapacityInpu
 func (s *Service) deleteGroupCall(ctx context.Context, in *api.DeleteAutoScalingGroupInput) (*api.DeleteAutoScalingGroupOutput, error) {
 	account, region := where(ctx)
 	err := s.Store.Update(ctx, func(tx store.Tx) error {
-		row, err := getGroup(tx, account, region, deref(in.AutoScalingGroupName))
+		row, err := getGroup(tx, account, region, ptr.Value(in.AutoScalingGroupName))
 		if err != nil {
 			return err
 		}
-		force := deref(in.ForceDelete)
-		switch p := deref(row.Doc.Kept.DeletionProtection); {
+		force := ptr.Value(in.ForceDelete)
+		switch p := ptr.Value(row.Doc.Kept.DeletionProtection); {
 		case p == "prevent-all-deletion", p == "prevent-force-deletion" && force:
 			return awserr.New("ResourceInUse", "The AutoScalingGroup '%s' is protected from deletion (%s).", row.ID, p)
 		}

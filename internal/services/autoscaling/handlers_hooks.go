@@ -10,6 +10,7 @@ import (
 
 	api "slipway/internal/api/autoscaling"
 	"slipway/internal/aws/awserr"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -21,7 +22,7 @@ const maxHooks = 50
 // hookFrom checks a request and makes the hook of it; old is the hook that
 // it changes, nil where it is new.
 func hookFrom(in *api.PutLifecycleHookInput, old *hook) (*hook, error) {
-	h := hook{Name: deref(in.LifecycleHookName), Group: deref(in.AutoScalingGroupName), Default: "ABANDON", Timeout: 3600}
+	h := hook{Name: ptr.Value(in.LifecycleHookName), Group: ptr.Value(in.AutoScalingGroupName), Default: "ABANDON", Timeout: 3600}
 	if old != nil {
 		h = *old
 	}
@@ -49,11 +50,11 @@ func hookFrom(in *api.PutLifecycleHookInput, old *hook) (*hook, error) {
 func (s *Service) putHook(ctx context.Context, in *api.PutLifecycleHookInput) (*api.PutLifecycleHookOutput, error) {
 	account, region := where(ctx)
 	err := s.Store.Update(ctx, func(tx store.Tx) error {
-		g, err := getGroup(tx, account, region, deref(in.AutoScalingGroupName))
+		g, err := getGroup(tx, account, region, ptr.Value(in.AutoScalingGroupName))
 		if err != nil {
 			return err
 		}
-		id := g.ID + "/" + deref(in.LifecycleHookName)
+		id := g.ID + "/" + ptr.Value(in.LifecycleHookName)
 		row, err := hooks.Get(tx, account, region, id)
 		switch {
 		case errors.Is(err, store.ErrNotFound):
@@ -88,13 +89,13 @@ func (s *Service) putHook(ctx context.Context, in *api.PutLifecycleHookInput) (*
 func (s *Service) deleteHook(ctx context.Context, in *api.DeleteLifecycleHookInput) (*api.DeleteLifecycleHookOutput, error) {
 	account, region := where(ctx)
 	err := s.Store.Update(ctx, func(tx store.Tx) error {
-		g, err := getGroup(tx, account, region, deref(in.AutoScalingGroupName))
+		g, err := getGroup(tx, account, region, ptr.Value(in.AutoScalingGroupName))
 		if err != nil {
 			return err
 		}
-		row, err := hooks.Get(tx, account, region, g.ID+"/"+deref(in.LifecycleHookName))
+		row, err := hooks.Get(tx, account, region, g.ID+"/"+ptr.Value(in.LifecycleHookName))
 		if errors.Is(err, store.ErrNotFound) {
-			return invalid("No Lifecycle Hook found with name %s for AutoScalingGroup %s", deref(in.LifecycleHookName), g.ID)
+			return invalid("No Lifecycle Hook found with name %s for AutoScalingGroup %s", ptr.Value(in.LifecycleHookName), g.ID)
 		}
 		if err != nil {
 			return err
@@ -125,7 +126,7 @@ func (s *Service) describeHooks(ctx context.Context, in *api.DescribeLifecycleHo
 	account, region := where(ctx)
 	out := &api.DescribeLifecycleHooksOutput{LifecycleHooks: []api.LifecycleHook{}}
 	err := s.Store.View(ctx, func(r store.Reader) error {
-		g, err := getGroup(r, account, region, deref(in.AutoScalingGroupName))
+		g, err := getGroup(r, account, region, ptr.Value(in.AutoScalingGroupName))
 		if err != nil {
 			return err
 		}
@@ -183,11 +184,11 @@ func (s *Service) onAction(ctx context.Context, group, hookName, token, instance
 }
 
 func (s *Service) completeAction(ctx context.Context, in *api.CompleteLifecycleActionInput) (*api.CompleteLifecycleActionOutput, error) {
-	result := deref(in.LifecycleActionResult)
+	result := ptr.Value(in.LifecycleActionResult)
 	if result != "CONTINUE" && result != "ABANDON" {
 		return nil, invalid("The lifecycle action result '%s' is invalid: it must be CONTINUE or ABANDON.", result)
 	}
-	err := s.onAction(ctx, deref(in.AutoScalingGroupName), deref(in.LifecycleHookName), deref(in.LifecycleActionToken), deref(in.InstanceId), "HookCompleted", func(a *action) error {
+	err := s.onAction(ctx, ptr.Value(in.AutoScalingGroupName), ptr.Value(in.LifecycleHookName), ptr.Value(in.LifecycleActionToken), ptr.Value(in.InstanceId), "HookCompleted", func(a *action) error {
 		a.Result = result
 		return nil
 	})
@@ -196,7 +197,7 @@ func (s *Service) completeAction(ctx context.Context, in *api.CompleteLifecycleA
 
 func (s *Service) heartbeat(ctx context.Context, in *api.RecordLifecycleActionHeartbeatInput) (*api.RecordLifecycleActionHeartbeatOutput, error) {
 	now := s.Clock.Now()
-	err := s.onAction(ctx, deref(in.AutoScalingGroupName), deref(in.LifecycleHookName), deref(in.LifecycleActionToken), deref(in.InstanceId), "HookHeartbeat", func(a *action) error {
+	err := s.onAction(ctx, ptr.Value(in.AutoScalingGroupName), ptr.Value(in.LifecycleHookName), ptr.Value(in.LifecycleActionToken), ptr.Value(in.InstanceId), "HookHeartbeat", func(a *action) error {
 		a.Heartbeat = now.Add(time.Duration(a.Timeout) * time.Second)
 		return nil
 	})

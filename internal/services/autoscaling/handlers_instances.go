@@ -11,6 +11,7 @@ import (
 	ec2 "slipway/internal/api/ec2"
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -68,7 +69,7 @@ func (s *Service) terminateInstance(ctx context.Context, in *api.TerminateInstan
 	now := s.Clock.Now()
 	out := &api.TerminateInstanceInAutoScalingGroupOutput{}
 	err := s.Store.Update(ctx, func(tx store.Tx) error {
-		row, err := member(tx, account, region, deref(in.InstanceId))
+		row, err := member(tx, account, region, ptr.Value(in.InstanceId))
 		if err != nil {
 			return err
 		}
@@ -76,7 +77,7 @@ func (s *Service) terminateInstance(ctx context.Context, in *api.TerminateInstan
 		if err != nil {
 			return err
 		}
-		i, decrement := &row.Doc, deref(in.ShouldDecrementDesiredCapacity)
+		i, decrement := &row.Doc, ptr.Value(in.ShouldDecrementDesiredCapacity)
 		if i.leaving() || i.State == detaching {
 			return invalid("The instance %s is in the state %s and cannot be terminated again.", i.ID, i.State)
 		}
@@ -110,12 +111,12 @@ func (s *Service) terminateInstance(ctx context.Context, in *api.TerminateInstan
 func (s *Service) setInstanceHealth(ctx context.Context, in *api.SetInstanceHealthInput) (*api.SetInstanceHealthOutput, error) {
 	account, region := where(ctx)
 	now := s.Clock.Now()
-	status := deref(in.HealthStatus)
+	status := ptr.Value(in.HealthStatus)
 	if status != "Healthy" && status != "Unhealthy" {
 		return nil, invalid("Health status '%s' is invalid: it must be Healthy or Unhealthy.", status)
 	}
 	err := s.Store.Update(ctx, func(tx store.Tx) error {
-		row, err := member(tx, account, region, deref(in.InstanceId))
+		row, err := member(tx, account, region, ptr.Value(in.InstanceId))
 		if err != nil {
 			return err
 		}
@@ -145,11 +146,11 @@ func (s *Service) setInstanceProtection(ctx context.Context, in *api.SetInstance
 	if len(in.InstanceIds) > 50 {
 		return nil, invalid("At most 50 instances can be given, not %d.", len(in.InstanceIds))
 	}
-	err := s.withMembers(ctx, deref(in.AutoScalingGroupName), in.InstanceIds, "Protection", func(_ store.Tx, g *store.Row[Group], i *Instance) error {
+	err := s.withMembers(ctx, ptr.Value(in.AutoScalingGroupName), in.InstanceIds, "Protection", func(_ store.Tx, g *store.Row[Group], i *Instance) error {
 		if i.State != inService && i.State != standby && !i.arriving() {
 			return invalid("The instance %s is not in InService or EnteringStandby or Standby.", i.ID)
 		}
-		i.Protected = deref(in.ProtectedFromScaleIn)
+		i.Protected = ptr.Value(in.ProtectedFromScaleIn)
 		g.Doc.AllProtected = false
 		return nil
 	})
@@ -169,12 +170,12 @@ func (s *Service) enterStandby(ctx context.Context, in *api.EnterStandbyInput) (
 	}
 	now := s.Clock.Now()
 	out := &api.EnterStandbyOutput{}
-	err := s.withMembers(ctx, deref(in.AutoScalingGroupName), in.InstanceIds, "EnteringStandby", func(tx store.Tx, g *store.Row[Group], i *Instance) error {
+	err := s.withMembers(ctx, ptr.Value(in.AutoScalingGroupName), in.InstanceIds, "EnteringStandby", func(tx store.Tx, g *store.Row[Group], i *Instance) error {
 		if i.State != inService {
 			return invalid("The instance %s is not in InService.", i.ID)
 		}
 		cause := "instance " + i.ID + " was moved to standby in response to a user request."
-		if deref(in.ShouldDecrementDesiredCapacity) {
+		if ptr.Value(in.ShouldDecrementDesiredCapacity) {
 			if g.Doc.Desired-1 < g.Doc.Min {
 				return invalid("AutoScalingGroup %s has min-size=%d, max-size=%d, and desired-size=%d. To place into standby 1 instance, please update the AutoScalingGroup sizes appropriately.", g.ID, g.Doc.Min, g.Doc.Max, g.Doc.Desired)
 			}
@@ -212,7 +213,7 @@ func (s *Service) exitStandby(ctx context.Context, in *api.ExitStandbyInput) (*a
 	}
 	now := s.Clock.Now()
 	out := &api.ExitStandbyOutput{}
-	err := s.withMembers(ctx, deref(in.AutoScalingGroupName), in.InstanceIds, "ExitingStandby", func(tx store.Tx, g *store.Row[Group], i *Instance) error {
+	err := s.withMembers(ctx, ptr.Value(in.AutoScalingGroupName), in.InstanceIds, "ExitingStandby", func(tx store.Tx, g *store.Row[Group], i *Instance) error {
 		if i.State != standby {
 			return invalid("The instance %s is not in Standby.", i.ID)
 		}
@@ -238,13 +239,13 @@ func (s *Service) detachInstances(ctx context.Context, in *api.DetachInstancesIn
 	}
 	now := s.Clock.Now()
 	out := &api.DetachInstancesOutput{}
-	err := s.withMembers(ctx, deref(in.AutoScalingGroupName), in.InstanceIds, "Detaching", func(tx store.Tx, g *store.Row[Group], i *Instance) error {
+	err := s.withMembers(ctx, ptr.Value(in.AutoScalingGroupName), in.InstanceIds, "Detaching", func(tx store.Tx, g *store.Row[Group], i *Instance) error {
 		counted := i.State == inService
 		if !counted && i.State != standby {
 			return invalid("The instance %s is not in InService or Standby.", i.ID)
 		}
 		cause := "instance " + i.ID + " was detached in response to a user request."
-		if counted && deref(in.ShouldDecrementDesiredCapacity) {
+		if counted && ptr.Value(in.ShouldDecrementDesiredCapacity) {
 			if g.Doc.Desired-1 < g.Doc.Min {
 				return invalid("AutoScalingGroup %s has min-size=%d, max-size=%d, and desired-size=%d. To detach 1 instance, please update the AutoScalingGroup sizes appropriately.", g.ID, g.Doc.Min, g.Doc.Max, g.Doc.Desired)
 			}
@@ -275,7 +276,7 @@ func (s *Service) attachInstances(ctx context.Context, in *api.AttachInstancesIn
 		return nil, err
 	}
 	now := s.Clock.Now()
-	err = s.changeGroup(ctx, deref(in.AutoScalingGroupName), "Attaching", func(tx store.Tx, g *store.Row[Group]) error {
+	err = s.changeGroup(ctx, ptr.Value(in.AutoScalingGroupName), "Attaching", func(tx store.Tx, g *store.Row[Group]) error {
 		var n int64
 		for _, r := range found.Reservations {
 			for _, m := range r.Instances {
@@ -297,8 +298,8 @@ func (s *Service) attachInstances(ctx context.Context, in *api.AttachInstancesIn
 // attachOne takes over a running instance; it is registered and counted like
 // a launched one, without hooks.
 func (s *Service) attachOne(tx store.Tx, g *store.Row[Group], m ec2.Instance, now time.Time, account, region string) error {
-	id, zone := deref(m.InstanceId), deref(deref(m.Placement).AvailabilityZone)
-	if state := deref(deref(m.State).Name); state != "running" {
+	id, zone := ptr.Value(m.InstanceId), ptr.Value(ptr.Value(m.Placement).AvailabilityZone)
+	if state := ptr.Value(ptr.Value(m.State).Name); state != "running" {
 		return invalid("Invalid Instance ID(s): %s is %s, not running.", id, state)
 	}
 	if !slices.Contains(g.Doc.zones(), zone) {
@@ -307,8 +308,8 @@ func (s *Service) attachOne(tx store.Tx, g *store.Row[Group], m ec2.Instance, no
 	if _, err := instances.Get(tx, account, region, id); err == nil {
 		return invalid("The instance %s is already part of an AutoScalingGroup.", id)
 	}
-	i := Instance{ID: id, Group: g.ID, Type: deref(m.InstanceType), Image: deref(m.ImageId), Zone: zone, ZoneID: deref(deref(m.Placement).AvailabilityZoneId), Subnet: deref(m.SubnetId),
-		State: pendingProceed, Health: "Healthy", Launched: deref(m.LaunchTime), Protected: g.Doc.ProtectNew}
+	i := Instance{ID: id, Group: g.ID, Type: ptr.Value(m.InstanceType), Image: ptr.Value(m.ImageId), Zone: zone, ZoneID: ptr.Value(ptr.Value(m.Placement).AvailabilityZoneId), Subnet: ptr.Value(m.SubnetId),
+		State: pendingProceed, Health: "Healthy", Launched: ptr.Value(m.LaunchTime), Protected: g.Doc.ProtectNew}
 	if _, err := s.begin(tx, g, &i, now, activity{Description: "Attaching an existing EC2 instance: " + id, Status: statusPre, Progress: 30,
 		Cause: at(now, fmt.Sprintf("an instance was attached in response to a user request, increasing the capacity from %d to %d.", g.Doc.Desired, g.Doc.Desired+1))}); err != nil {
 		return err

@@ -13,6 +13,7 @@ import (
 	cw "slipway/internal/api/cloudwatch"
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -34,7 +35,7 @@ func (s *Service) putPolicy(ctx context.Context, in *api.PutScalingPolicyInput) 
 	if err != nil {
 		return nil, err
 	}
-	p.Group = deref(in.AutoScalingGroupName)
+	p.Group = ptr.Value(in.AutoScalingGroupName)
 	id := p.Group + "/" + p.Name
 	if old, err := policies.Find(ctx, s.Store, account, region, id); err == nil && s.orphan(ctx, old) {
 		if err := s.dropPolicy(ctx, old); err != nil {
@@ -123,13 +124,13 @@ func (p *Policy) nameAlarms() {
 	}
 	tracking := p.Type == targetTracking
 	need(&p.High, "High", tracking)
-	need(&p.Low, "Low", tracking && !deref(p.Tracking.DisableScaleIn))
+	need(&p.Low, "Low", tracking && !ptr.Value(p.Tracking.DisableScaleIn))
 }
 
 // attachedLabel refuses requests per target of a target group that is not
 // the group's.
 func attachedLabel(g *Group, p *Policy) error {
-	if p.Tracking == nil || p.Tracking.PredefinedMetricSpecification == nil || deref(p.Tracking.PredefinedMetricSpecification.ResourceLabel) == "" {
+	if p.Tracking == nil || p.Tracking.PredefinedMetricSpecification == nil || ptr.Value(p.Tracking.PredefinedMetricSpecification.ResourceLabel) == "" {
 		return nil
 	}
 	label := *p.Tracking.PredefinedMetricSpecification.ResourceLabel
@@ -151,7 +152,7 @@ func (p *Policy) ownAlarms(account, region string) (out []api.Alarm) {
 
 func (s *Service) describePolicies(ctx context.Context, in *api.DescribePoliciesInput) (*api.DescribePoliciesOutput, error) {
 	account, region := where(ctx)
-	rows, err := policies.Select(ctx, s.Store, store.Query{Account: account, Region: region, Parent: deref(in.AutoScalingGroupName)})
+	rows, err := policies.Select(ctx, s.Store, store.Query{Account: account, Region: region, Parent: ptr.Value(in.AutoScalingGroupName)})
 	if err != nil {
 		return nil, err
 	}
@@ -224,7 +225,7 @@ func (s *Service) namedPolicy(ctx context.Context, group, name string) (*store.R
 }
 
 func (s *Service) deletePolicy(ctx context.Context, in *api.DeletePolicyInput) (*api.DeletePolicyOutput, error) {
-	row, err := s.namedPolicy(ctx, deref(in.AutoScalingGroupName), deref(in.PolicyName))
+	row, err := s.namedPolicy(ctx, ptr.Value(in.AutoScalingGroupName), ptr.Value(in.PolicyName))
 	if err != nil {
 		return nil, err
 	}
@@ -242,12 +243,12 @@ func (s *Service) deletePolicy(ctx context.Context, in *api.DeletePolicyInput) (
 }
 
 func (s *Service) executePolicy(ctx context.Context, in *api.ExecutePolicyInput) (*api.ExecutePolicyOutput, error) {
-	row, err := s.namedPolicy(ctx, deref(in.AutoScalingGroupName), deref(in.PolicyName))
+	row, err := s.namedPolicy(ctx, ptr.Value(in.AutoScalingGroupName), ptr.Value(in.PolicyName))
 	if err != nil {
 		return nil, err
 	}
 	p := &row.Doc
-	honor := deref(in.HonorCooldown)
+	honor := ptr.Value(in.HonorCooldown)
 	t := trigger{cause: "a user request executed policy " + p.Name, honor: honor && p.Type == simpleScaling, force: !honor, metric: math.NaN(), diff: math.NaN()}
 	switch {
 	case p.Type == targetTracking:

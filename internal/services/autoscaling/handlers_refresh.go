@@ -10,6 +10,7 @@ import (
 
 	api "slipway/internal/api/autoscaling"
 	"slipway/internal/aws/awserr"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -39,11 +40,11 @@ func checkPreferences(p *api.RefreshPreferences) error {
 		return invalid("MinHealthyPercentage must be 0 to 100, MaxHealthyPercentage 100 to 200, at most 100 apart; got %d and %d.", low, high)
 	case len(p.CheckpointPercentages) > 0 || p.CheckpointDelay != nil:
 		return notBuilt("checkpoints of an instance refresh")
-	case deref(p.AutoRollback):
+	case ptr.Value(p.AutoRollback):
 		return notBuilt("AutoRollback of an instance refresh")
 	case p.AlarmSpecification != nil && len(p.AlarmSpecification.Alarms) > 0:
 		return notBuilt("AlarmSpecification of an instance refresh")
-	case deref(p.BakeTime) > 0:
+	case ptr.Value(p.BakeTime) > 0:
 		return notBuilt("BakeTime of an instance refresh")
 	}
 	return nil
@@ -55,8 +56,8 @@ func notBuilt(what string) error {
 
 func (s *Service) startRefresh(ctx context.Context, in *api.StartInstanceRefreshInput) (*api.StartInstanceRefreshOutput, error) {
 	account, region := where(ctx)
-	name, now := deref(in.AutoScalingGroupName), s.Clock.Now()
-	if st := deref(in.Strategy); st != "" && st != "Rolling" {
+	name, now := ptr.Value(in.AutoScalingGroupName), s.Clock.Now()
+	if st := ptr.Value(in.Strategy); st != "" && st != "Rolling" {
 		return nil, notBuilt("the instance refresh strategy " + st)
 	}
 	if err := checkPreferences(in.Preferences); err != nil {
@@ -81,7 +82,7 @@ func (s *Service) startRefresh(ctx context.Context, in *api.StartInstanceRefresh
 	if err != nil {
 		return nil, err
 	}
-	skip := in.Preferences != nil && deref(in.Preferences.SkipMatching)
+	skip := in.Preferences != nil && ptr.Value(in.Preferences.SkipMatching)
 	id, err := uuid.NewV7()
 	if err != nil {
 		return nil, err
@@ -111,7 +112,7 @@ func (s *Service) startRefresh(ctx context.Context, in *api.StartInstanceRefresh
 
 // replaces says whether an instance belongs to what a refresh replaces.
 func (r *refresh) replaces(i *Instance) bool {
-	ignore := func(v *string) bool { return deref(v) == "Ignore" }
+	ignore := func(v *string) bool { return ptr.Value(v) == "Ignore" }
 	if i.leaving() || i.State == detaching {
 		return false
 	}
@@ -127,7 +128,7 @@ func (s *Service) cancelRefresh(ctx context.Context, in *api.CancelInstanceRefre
 	account, region := where(ctx)
 	now := s.Clock.Now()
 	out := &api.CancelInstanceRefreshOutput{}
-	err := s.changeGroup(ctx, deref(in.AutoScalingGroupName), "RefreshCancelled", func(tx store.Tx, g *store.Row[Group]) error {
+	err := s.changeGroup(ctx, ptr.Value(in.AutoScalingGroupName), "RefreshCancelled", func(tx store.Tx, g *store.Row[Group]) error {
 		row, err := activeRefresh(tx, account, region, g.ID)
 		if err != nil {
 			return err
@@ -146,7 +147,7 @@ func (s *Service) describeRefreshes(ctx context.Context, in *api.DescribeInstanc
 	account, region := where(ctx)
 	var all []*refresh
 	err := s.Store.View(ctx, func(r store.Reader) error {
-		g, err := getGroup(r, account, region, deref(in.AutoScalingGroupName))
+		g, err := getGroup(r, account, region, ptr.Value(in.AutoScalingGroupName))
 		if err != nil {
 			return err
 		}

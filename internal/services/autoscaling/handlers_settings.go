@@ -8,6 +8,7 @@ import (
 
 	api "slipway/internal/api/autoscaling"
 	"slipway/internal/aws/awserr"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -33,7 +34,7 @@ func (s *Service) suspend(ctx context.Context, in *api.SuspendProcessesInput) (*
 		return nil, err
 	}
 	reason := "User suspended at " + s.Clock.Now().UTC().Format("2006-01-02T15:04:05Z")
-	err = s.changeGroup(ctx, deref(in.AutoScalingGroupName), "Suspended", func(_ store.Tx, g *store.Row[Group]) error {
+	err = s.changeGroup(ctx, ptr.Value(in.AutoScalingGroupName), "Suspended", func(_ store.Tx, g *store.Row[Group]) error {
 		for _, n := range names {
 			if !g.Doc.suspended(n) {
 				g.Doc.Suspended = append(g.Doc.Suspended, suspension{n, reason})
@@ -49,7 +50,7 @@ func (s *Service) resume(ctx context.Context, in *api.ResumeProcessesInput) (*ap
 	if err != nil {
 		return nil, err
 	}
-	err = s.changeGroup(ctx, deref(in.AutoScalingGroupName), "Resumed", func(_ store.Tx, g *store.Row[Group]) error {
+	err = s.changeGroup(ctx, ptr.Value(in.AutoScalingGroupName), "Resumed", func(_ store.Tx, g *store.Row[Group]) error {
 		g.Doc.Suspended = slices.DeleteFunc(g.Doc.Suspended, func(x suspension) bool { return slices.Contains(names, x.Process) })
 		g.Doc.Fails, g.Doc.RetryAt = 0, time.Time{}
 		return nil
@@ -98,11 +99,11 @@ func (s *Service) detach(ctx context.Context, name string, arns []string) error 
 }
 
 func (s *Service) attachTargetGroups(ctx context.Context, in *api.AttachLoadBalancerTargetGroupsInput) (*api.AttachLoadBalancerTargetGroupsOutput, error) {
-	return &api.AttachLoadBalancerTargetGroupsOutput{}, s.attach(ctx, deref(in.AutoScalingGroupName), in.TargetGroupARNs, false)
+	return &api.AttachLoadBalancerTargetGroupsOutput{}, s.attach(ctx, ptr.Value(in.AutoScalingGroupName), in.TargetGroupARNs, false)
 }
 
 func (s *Service) detachTargetGroups(ctx context.Context, in *api.DetachLoadBalancerTargetGroupsInput) (*api.DetachLoadBalancerTargetGroupsOutput, error) {
-	return &api.DetachLoadBalancerTargetGroupsOutput{}, s.detach(ctx, deref(in.AutoScalingGroupName), in.TargetGroupARNs)
+	return &api.DetachLoadBalancerTargetGroupsOutput{}, s.detach(ctx, ptr.Value(in.AutoScalingGroupName), in.TargetGroupARNs)
 }
 
 // trafficARNs are the target groups among traffic sources; nil where one is
@@ -110,7 +111,7 @@ func (s *Service) detachTargetGroups(ctx context.Context, in *api.DetachLoadBala
 func trafficARNs(sources []api.TrafficSourceIdentifier) []string {
 	var out []string
 	for _, t := range sources {
-		if kind := deref(t.Type); kind != "" && kind != "elbv2" || !strings.Contains(deref(t.Identifier), ":targetgroup/") {
+		if kind := ptr.Value(t.Type); kind != "" && kind != "elbv2" || !strings.Contains(ptr.Value(t.Identifier), ":targetgroup/") {
 			return nil
 		}
 		out = append(out, *t.Identifier)
@@ -123,7 +124,7 @@ func (s *Service) attachTraffic(ctx context.Context, in *api.AttachTrafficSource
 	if arns == nil {
 		return nil, invalid("Slipway attaches traffic sources of the type elbv2 only.")
 	}
-	return &api.AttachTrafficSourcesOutput{}, s.attach(ctx, deref(in.AutoScalingGroupName), arns, true)
+	return &api.AttachTrafficSourcesOutput{}, s.attach(ctx, ptr.Value(in.AutoScalingGroupName), arns, true)
 }
 
 func (s *Service) detachTraffic(ctx context.Context, in *api.DetachTrafficSourcesInput) (*api.DetachTrafficSourcesOutput, error) {
@@ -131,7 +132,7 @@ func (s *Service) detachTraffic(ctx context.Context, in *api.DetachTrafficSource
 	if arns == nil {
 		return nil, invalid("Slipway attaches traffic sources of the type elbv2 only.")
 	}
-	return &api.DetachTrafficSourcesOutput{}, s.detach(ctx, deref(in.AutoScalingGroupName), arns)
+	return &api.DetachTrafficSourcesOutput{}, s.detach(ctx, ptr.Value(in.AutoScalingGroupName), arns)
 }
 
 // readGroup reads one group for a describe call.
@@ -148,7 +149,7 @@ func (s *Service) readGroup(ctx context.Context, name string) (g *Group, err err
 }
 
 func (s *Service) describeTargetGroups(ctx context.Context, in *api.DescribeLoadBalancerTargetGroupsInput) (*api.DescribeLoadBalancerTargetGroupsOutput, error) {
-	g, err := s.readGroup(ctx, deref(in.AutoScalingGroupName))
+	g, err := s.readGroup(ctx, ptr.Value(in.AutoScalingGroupName))
 	if err != nil {
 		return nil, err
 	}
@@ -161,12 +162,12 @@ func (s *Service) describeTargetGroups(ctx context.Context, in *api.DescribeLoad
 }
 
 func (s *Service) describeTraffic(ctx context.Context, in *api.DescribeTrafficSourcesInput) (*api.DescribeTrafficSourcesOutput, error) {
-	g, err := s.readGroup(ctx, deref(in.AutoScalingGroupName))
+	g, err := s.readGroup(ctx, ptr.Value(in.AutoScalingGroupName))
 	if err != nil {
 		return nil, err
 	}
 	list := g.Attachments
-	if t := deref(in.TrafficSourceType); t != "" && t != "elbv2" {
+	if t := ptr.Value(in.TrafficSourceType); t != "" && t != "elbv2" {
 		list = nil
 	}
 	all, next, err := page(list, func(a attachment) string { return a.ARN }, in.MaxRecords, in.NextToken, 50)
@@ -179,7 +180,7 @@ func (s *Service) describeTraffic(ctx context.Context, in *api.DescribeTrafficSo
 
 // describeLoadBalancers lists Classic Load Balancers, of which there are none.
 func (s *Service) describeLoadBalancers(ctx context.Context, in *api.DescribeLoadBalancersInput) (*api.DescribeLoadBalancersOutput, error) {
-	_, err := s.readGroup(ctx, deref(in.AutoScalingGroupName))
+	_, err := s.readGroup(ctx, ptr.Value(in.AutoScalingGroupName))
 	return &api.DescribeLoadBalancersOutput{LoadBalancers: []api.LoadBalancerState{}}, err
 }
 
@@ -187,9 +188,9 @@ func (s *Service) describeLoadBalancers(ctx context.Context, in *api.DescribeLoa
 func tagsFrom(tags []api.Tag, group string) ([]groupTag, error) {
 	var out []groupTag
 	for _, t := range tags {
-		key := deref(t.Key)
+		key := ptr.Value(t.Key)
 		switch {
-		case key == "" || len(key) > 128 || len(deref(t.Value)) > 256:
+		case key == "" || len(key) > 128 || len(ptr.Value(t.Value)) > 256:
 			return nil, invalid("The tag key '%.60s' is invalid: keys have 1 to 128 characters, values up to 256.", key)
 		case strings.HasPrefix(strings.ToLower(key), "aws:"):
 			return nil, invalid("Tag keys beginning with aws: are reserved: %s", key)
@@ -201,7 +202,7 @@ func tagsFrom(tags []api.Tag, group string) ([]groupTag, error) {
 		if slices.ContainsFunc(out, func(o groupTag) bool { return o.Key == key }) {
 			return nil, invalid("The tag key '%s' is given twice.", key)
 		}
-		out = append(out, groupTag{key, deref(t.Value), deref(t.PropagateAtLaunch)})
+		out = append(out, groupTag{key, ptr.Value(t.Value), ptr.Value(t.PropagateAtLaunch)})
 	}
 	if len(out) > 50 {
 		return nil, awserr.New("LimitExceeded", "A group can have at most 50 tags.")
@@ -218,7 +219,7 @@ func (t groupTag) api(group string) api.TagDescription {
 func byGroup(tags []api.Tag) (map[string][]api.Tag, error) {
 	out := map[string][]api.Tag{}
 	for _, t := range tags {
-		if deref(t.ResourceId) == "" {
+		if ptr.Value(t.ResourceId) == "" {
 			return nil, invalid("Each tag needs a ResourceId, the name of the group.")
 		}
 		out[*t.ResourceId] = append(out[*t.ResourceId], t)
@@ -262,7 +263,7 @@ func (s *Service) deleteTags(ctx context.Context, in *api.DeleteTagsInput) (*api
 	for name, tags := range sorted {
 		err := s.changeGroup(ctx, name, "Untagged", func(_ store.Tx, g *store.Row[Group]) error {
 			g.Doc.Tags = slices.DeleteFunc(g.Doc.Tags, func(o groupTag) bool {
-				return slices.ContainsFunc(tags, func(t api.Tag) bool { return deref(t.Key) == o.Key && (t.Value == nil || *t.Value == o.Value) })
+				return slices.ContainsFunc(tags, func(t api.Tag) bool { return ptr.Value(t.Key) == o.Key && (t.Value == nil || *t.Value == o.Value) })
 			})
 			return nil
 		})
@@ -285,7 +286,7 @@ func (s *Service) describeTags(ctx context.Context, in *api.DescribeTagsInput) (
 			d := t.api(g.ID)
 			ok := true
 			for _, f := range in.Filters {
-				switch deref(f.Name) {
+				switch ptr.Value(f.Name) {
 				case "auto-scaling-group":
 					ok = ok && slices.Contains(f.Values, g.ID)
 				case "key":
@@ -295,7 +296,7 @@ func (s *Service) describeTags(ctx context.Context, in *api.DescribeTagsInput) (
 				case "propagate-at-launch":
 					ok = ok && slices.ContainsFunc(f.Values, func(v string) bool { return strings.EqualFold(v, "true") == t.Propagate })
 				default:
-					return nil, invalid("Filter type %s is not correct. Allowed Filter types are: auto-scaling-group key value propagate-at-launch", deref(f.Name))
+					return nil, invalid("Filter type %s is not correct. Allowed Filter types are: auto-scaling-group key value propagate-at-launch", ptr.Value(f.Name))
 				}
 			}
 			if ok {
@@ -328,14 +329,14 @@ func checkMetrics(names []string) ([]string, error) {
 }
 
 func (s *Service) enableMetrics(ctx context.Context, in *api.EnableMetricsCollectionInput) (*api.EnableMetricsCollectionOutput, error) {
-	if g := deref(in.Granularity); g != "1Minute" {
+	if g := ptr.Value(in.Granularity); g != "1Minute" {
 		return nil, invalid("The granularity '%s' is invalid: the only valid value is 1Minute.", g)
 	}
 	names, err := checkMetrics(in.Metrics)
 	if err != nil {
 		return nil, err
 	}
-	err = s.changeGroup(ctx, deref(in.AutoScalingGroupName), "Metrics", func(_ store.Tx, g *store.Row[Group]) error {
+	err = s.changeGroup(ctx, ptr.Value(in.AutoScalingGroupName), "Metrics", func(_ store.Tx, g *store.Row[Group]) error {
 		for _, n := range names {
 			if !slices.Contains(g.Doc.Metrics, n) {
 				g.Doc.Metrics = append(g.Doc.Metrics, n)
@@ -351,7 +352,7 @@ func (s *Service) disableMetrics(ctx context.Context, in *api.DisableMetricsColl
 	if err != nil {
 		return nil, err
 	}
-	err = s.changeGroup(ctx, deref(in.AutoScalingGroupName), "Metrics", func(_ store.Tx, g *store.Row[Group]) error {
+	err = s.changeGroup(ctx, ptr.Value(in.AutoScalingGroupName), "Metrics", func(_ store.Tx, g *store.Row[Group]) error {
 		g.Doc.Metrics = slices.DeleteFunc(g.Doc.Metrics, func(n string) bool { return slices.Contains(names, n) })
 		return nil
 	})
@@ -368,13 +369,13 @@ func (s *Service) putNotification(ctx context.Context, in *api.PutNotificationCo
 			return nil, invalid("\"%s\" is not a valid Notification Type", t)
 		}
 	}
-	topic := deref(in.TopicARN)
+	topic := ptr.Value(in.TopicARN)
 	if !strings.HasPrefix(topic, "arn:") || !strings.Contains(topic, ":sns:") {
 		return nil, invalid("The topic ARN '%s' is invalid.", topic)
 	}
 	now := s.Clock.Now()
 	var told *store.Row[Group]
-	err := s.changeGroup(ctx, deref(in.AutoScalingGroupName), "Notifications", func(_ store.Tx, g *store.Row[Group]) error {
+	err := s.changeGroup(ctx, ptr.Value(in.AutoScalingGroupName), "Notifications", func(_ store.Tx, g *store.Row[Group]) error {
 		if g.Doc.Notifications == nil {
 			g.Doc.Notifications = map[string]notification{}
 		}
@@ -392,8 +393,8 @@ func (s *Service) putNotification(ctx context.Context, in *api.PutNotificationCo
 }
 
 func (s *Service) deleteNotification(ctx context.Context, in *api.DeleteNotificationConfigurationInput) (*api.DeleteNotificationConfigurationOutput, error) {
-	err := s.changeGroup(ctx, deref(in.AutoScalingGroupName), "Notifications", func(_ store.Tx, g *store.Row[Group]) error {
-		delete(g.Doc.Notifications, deref(in.TopicARN))
+	err := s.changeGroup(ctx, ptr.Value(in.AutoScalingGroupName), "Notifications", func(_ store.Tx, g *store.Row[Group]) error {
+		delete(g.Doc.Notifications, ptr.Value(in.TopicARN))
 		return nil
 	})
 	return &api.DeleteNotificationConfigurationOutput{}, err

@@ -13,6 +13,7 @@ import (
 	ec2 "slipway/internal/api/ec2"
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -126,9 +127,9 @@ func (s *Service) resolve(ctx context.Context, g *Group) (*resolved, error) {
 		return nil, awserr.New("ValidationError", "The launch template version %s does not exist.", version)
 	}
 	v := out.LaunchTemplateVersions[0]
-	data := deref(v.LaunchTemplateData)
-	r := &resolved{ref: templateRef{deref(v.LaunchTemplateId), deref(v.LaunchTemplateName), strconv.FormatInt(deref(v.VersionNumber), 10)},
-		kind: deref(data.InstanceType), image: deref(data.ImageId)}
+	data := ptr.Value(v.LaunchTemplateData)
+	r := &resolved{ref: templateRef{ptr.Value(v.LaunchTemplateId), ptr.Value(v.LaunchTemplateName), strconv.FormatInt(ptr.Value(v.VersionNumber), 10)},
+		kind: ptr.Value(data.InstanceType), image: ptr.Value(data.ImageId)}
 	if g.Mixed != nil && g.Mixed.LaunchTemplate != nil {
 		for _, o := range g.Mixed.LaunchTemplate.Overrides {
 			if o.InstanceType != nil {
@@ -186,8 +187,8 @@ func (s *Service) runIntent(ctx context.Context, row *store.Row[Group], in *inte
 			return intentFailed(tx, row, in, err, now)
 		}
 		m := out.Instances[0]
-		i := Instance{ID: deref(m.InstanceId), Group: in.Group, Type: deref(m.InstanceType), Image: deref(m.ImageId), Zone: deref(deref(m.Placement).AvailabilityZone),
-			ZoneID: in.Place.ZoneID, Subnet: deref(m.SubnetId), Template: in.Template, State: pending, Health: "Healthy", Protected: in.Protected,
+		i := Instance{ID: ptr.Value(m.InstanceId), Group: in.Group, Type: ptr.Value(m.InstanceType), Image: ptr.Value(m.ImageId), Zone: ptr.Value(ptr.Value(m.Placement).AvailabilityZone),
+			ZoneID: in.Place.ZoneID, Subnet: ptr.Value(m.SubnetId), Template: in.Template, State: pending, Health: "Healthy", Protected: in.Protected,
 			Launched: now, Activity: in.Activity, NoRegister: in.NoRegister, Rebalance: in.Rebalance}
 		if _, err := instances.Insert(tx, row.Account, row.Region, i.ID, i, "Pending", eventDetail(&i)); err != nil {
 			return err

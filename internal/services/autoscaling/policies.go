@@ -14,6 +14,7 @@ import (
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/caller"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -120,7 +121,7 @@ func (s *Service) allAgree(ctx context.Context, row *store.Row[Policy]) (bool, e
 		return false, err
 	}
 	for _, a := range out.MetricAlarms {
-		if deref(a.StateValue) != "ALARM" {
+		if ptr.Value(a.StateValue) != "ALARM" {
 			return false, nil
 		}
 	}

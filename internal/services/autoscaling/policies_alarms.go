@@ -8,6 +8,7 @@ import (
 	cw "slipway/internal/api/cloudwatch"
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 )
 
 // deleteAlarms deletes those of the alarms that there are: one unknown name
@@ -32,7 +33,7 @@ func (p *Policy) alarms(region string) (out []cw.PutMetricAlarmInput) {
 	if p.Type != targetTracking {
 		return nil
 	}
-	target := deref(p.Tracking.TargetValue)
+	target := ptr.Value(p.Tracking.TargetValue)
 	one := func(name, comparison string, threshold float64, periods int64) {
 		in := p.metric()
 		in.AlarmName, in.ComparisonOperator, in.Threshold, in.EvaluationPeriods = &name, &comparison, &threshold, &periods
@@ -53,7 +54,7 @@ func (p *Policy) metric() cw.PutMetricAlarmInput {
 	if pre := p.Tracking.PredefinedMetricSpecification; pre != nil {
 		in.Namespace = new("AWS/EC2")
 		in.Dimensions = []cw.Dimension{{Name: new("AutoScalingGroupName"), Value: &p.Group}}
-		switch deref(pre.PredefinedMetricType) {
+		switch ptr.Value(pre.PredefinedMetricType) {
 		case "ASGAverageCPUUtilization":
 			in.MetricName = new("CPUUtilization")
 		case "ASGAverageNetworkIn":
@@ -61,7 +62,7 @@ func (p *Policy) metric() cw.PutMetricAlarmInput {
 		case "ASGAverageNetworkOut":
 			in.MetricName = new("NetworkOut")
 		case "ALBRequestCountPerTarget":
-			lb, tg, _ := splitLabel(deref(pre.ResourceLabel))
+			lb, tg, _ := splitLabel(ptr.Value(pre.ResourceLabel))
 			in.Namespace, in.MetricName, in.Statistic = new("AWS/ApplicationELB"), new("RequestCountPerTarget"), new("Sum")
 			in.Dimensions = []cw.Dimension{{Name: new("TargetGroup"), Value: &tg}, {Name: new("LoadBalancer"), Value: &lb}}
 		}

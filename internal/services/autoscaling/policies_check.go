@@ -8,6 +8,7 @@ import (
 
 	api "slipway/internal/api/autoscaling"
 	"slipway/internal/aws/awserr"
+	"slipway/internal/aws/ptr"
 )
 
 const (
@@ -17,9 +18,9 @@ const (
 
 // policyFrom checks a request and makes the policy of it, without names.
 func policyFrom(in *api.PutScalingPolicyInput) (*Policy, error) {
-	p := &Policy{Name: deref(in.PolicyName), Type: simpleScaling, Adjustment: deref(in.AdjustmentType), By: deref(in.ScalingAdjustment), MinMagnitude: deref(in.MinAdjustmentMagnitude),
+	p := &Policy{Name: ptr.Value(in.PolicyName), Type: simpleScaling, Adjustment: ptr.Value(in.AdjustmentType), By: ptr.Value(in.ScalingAdjustment), MinMagnitude: ptr.Value(in.MinAdjustmentMagnitude),
 		MinStep: in.MinAdjustmentStep, Cooldown: in.Cooldown, Warmup: in.EstimatedInstanceWarmup, Steps: in.StepAdjustments, Tracking: in.TargetTrackingConfiguration,
-		Aggregation: deref(in.MetricAggregationType), Disabled: in.Enabled != nil && !*in.Enabled}
+		Aggregation: ptr.Value(in.MetricAggregationType), Disabled: in.Enabled != nil && !*in.Enabled}
 	set(&p.Type, in.PolicyType)
 	if p.MinMagnitude == 0 && in.MinAdjustmentStep != nil {
 		p.MinMagnitude = *in.MinAdjustmentStep
@@ -103,7 +104,7 @@ func (p *Policy) checkSteps() error {
 			return invalid("StepAdjustment interval bounds are invalid: MetricIntervalUpperBound must be greater than MetricIntervalLowerBound.")
 		case st.MetricIntervalLowerBound == nil && st.MetricIntervalUpperBound == nil && len(steps) > 1:
 			return invalid("At most one StepAdjustment may have an unspecified lower bound and one an unspecified upper bound, and not the same.")
-		case p.Adjustment == "ExactCapacity" && deref(st.ScalingAdjustment) < 0:
+		case p.Adjustment == "ExactCapacity" && ptr.Value(st.ScalingAdjustment) < 0:
 			return invalid("ScalingAdjustment must not be negative with the adjustment type ExactCapacity.")
 		}
 	}
@@ -136,7 +137,7 @@ func (p *Policy) checkTracking() error {
 	if t == nil {
 		return invalid("TargetTrackingConfiguration is required for policies of the type TargetTrackingScaling.")
 	}
-	if v := deref(t.TargetValue); !(v > 0) || math.IsInf(v, 0) {
+	if v := ptr.Value(t.TargetValue); !(v > 0) || math.IsInf(v, 0) {
 		return invalid("TargetTrackingConfiguration.TargetValue must be greater than 0.")
 	}
 	pre, own := t.PredefinedMetricSpecification, t.CustomizedMetricSpecification
@@ -146,8 +147,8 @@ func (p *Policy) checkTracking() error {
 	if pre == nil {
 		return checkCustomized(own)
 	}
-	label := deref(pre.ResourceLabel)
-	switch kind := deref(pre.PredefinedMetricType); kind {
+	label := ptr.Value(pre.ResourceLabel)
+	switch kind := ptr.Value(pre.PredefinedMetricType); kind {
 	case "ASGAverageCPUUtilization", "ASGAverageNetworkIn", "ASGAverageNetworkOut":
 		if label != "" {
 			return invalid("ResourceLabel is supported for ALBRequestCountPerTarget only.")
@@ -181,7 +182,7 @@ func checkCustomized(c *api.CustomizedMetricSpecification) error {
 		}
 		return nil
 	}
-	if deref(c.MetricName) == "" || deref(c.Namespace) == "" || deref(c.Statistic) == "" {
+	if ptr.Value(c.MetricName) == "" || ptr.Value(c.Namespace) == "" || ptr.Value(c.Statistic) == "" {
 		return invalid("CustomizedMetricSpecification needs MetricName, Namespace and Statistic.")
 	}
 	if !slices.Contains([]string{"Average", "Minimum", "Maximum", "SampleCount", "Sum"}, *c.Statistic) {

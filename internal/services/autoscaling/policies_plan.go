@@ -5,6 +5,7 @@ import (
 	"time"
 
 	api "slipway/internal/api/autoscaling"
+	"slipway/internal/aws/ptr"
 )
 
 // This file is pure: what a policy makes of a capacity.
@@ -180,10 +181,10 @@ func (p *Policy) decide(m *moment, metric, diff float64, in bool) decision {
 			return d
 		}
 		d = warmed(m, p.warmup(g), func(base int64) int64 {
-			return adjust(base, p.Adjustment, deref(step.ScalingAdjustment), p.MinMagnitude)
+			return adjust(base, p.Adjustment, ptr.Value(step.ScalingAdjustment), p.MinMagnitude)
 		})
 	case targetTracking:
-		target := deref(p.Tracking.TargetValue)
+		target := ptr.Value(p.Tracking.TargetValue)
 		d = warmed(m, p.warmup(g), func(base int64) int64 {
 			want := tracked(base, metric, target)
 			if in {

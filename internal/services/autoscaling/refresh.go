@@ -6,6 +6,7 @@ import (
 	"time"
 
 	api "slipway/internal/api/autoscaling"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -154,9 +155,9 @@ func (p *planner) mayReplace(i *Instance) bool {
 		given = &api.RefreshPreferences{}
 	}
 	if i.Protected {
-		return deref(given.ScaleInProtectedInstances) == "Refresh"
+		return ptr.Value(given.ScaleInProtectedInstances) == "Refresh"
 	}
-	return i.State == inService || i.State == standby && deref(given.StandbyInstances) == "Terminate"
+	return i.State == inService || i.State == standby && ptr.Value(given.StandbyInstances) == "Terminate"
 }
 
 // replaceOld ends as many old instances as the healthy share allows, or

@@ -12,6 +12,7 @@ import (
 
 	api "slipway/internal/api/autoscaling"
 	"slipway/internal/aws/awserr"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -32,7 +33,7 @@ var schedules = store.NewTable[schedule]("autoscaling:schedule", func(c *schedul
 const maxSchedules = 125
 
 func scheduleFrom(group string, in *api.ScheduledUpdateGroupActionRequest, now time.Time) (*schedule, error) {
-	c := &schedule{Name: deref(in.ScheduledActionName), Group: group, Start: deref(in.StartTime).UTC(), End: deref(in.EndTime).UTC(), Recurrence: deref(in.Recurrence), Zone: deref(in.TimeZone),
+	c := &schedule{Name: ptr.Value(in.ScheduledActionName), Group: group, Start: ptr.Value(in.StartTime).UTC(), End: ptr.Value(in.EndTime).UTC(), Recurrence: ptr.Value(in.Recurrence), Zone: ptr.Value(in.TimeZone),
 		Min: in.MinSize, Max: in.MaxSize, Desired: in.DesiredCapacity}
 	switch {
 	case c.Name == "" || len(c.Name) > 255:
@@ -187,7 +188,7 @@ func (s *Service) putSchedule(ctx context.Context, in *api.PutScheduledUpdateGro
 	if start == nil {
 		start = in.Time
 	}
-	err := s.writeSchedule(ctx, deref(in.AutoScalingGroupName), &api.ScheduledUpdateGroupActionRequest{ScheduledActionName: in.ScheduledActionName, StartTime: start, EndTime: in.EndTime,
+	err := s.writeSchedule(ctx, ptr.Value(in.AutoScalingGroupName), &api.ScheduledUpdateGroupActionRequest{ScheduledActionName: in.ScheduledActionName, StartTime: start, EndTime: in.EndTime,
 		Recurrence: in.Recurrence, MinSize: in.MinSize, MaxSize: in.MaxSize, DesiredCapacity: in.DesiredCapacity, TimeZone: in.TimeZone})
 	return &api.PutScheduledUpdateGroupActionOutput{}, err
 }
@@ -230,7 +231,7 @@ func (s *Service) writeSchedule(ctx context.Context, group string, in *api.Sched
 }
 
 func (s *Service) batchPutSchedule(ctx context.Context, in *api.BatchPutScheduledUpdateGroupActionInput) (*api.BatchPutScheduledUpdateGroupActionOutput, error) {
-	if _, err := s.readGroup(ctx, deref(in.AutoScalingGroupName)); err != nil {
+	if _, err := s.readGroup(ctx, ptr.Value(in.AutoScalingGroupName)); err != nil {
 		return nil, err
 	}
 	if len(in.ScheduledUpdateGroupActions) > 50 {
@@ -239,7 +240,7 @@ func (s *Service) batchPutSchedule(ctx context.Context, in *api.BatchPutSchedule
 	out := &api.BatchPutScheduledUpdateGroupActionOutput{FailedScheduledUpdateGroupActions: []api.FailedScheduledUpdateGroupActionRequest{}}
 	for n := range in.ScheduledUpdateGroupActions {
 		a := &in.ScheduledUpdateGroupActions[n]
-		err := s.writeSchedule(ctx, deref(in.AutoScalingGroupName), a)
+		err := s.writeSchedule(ctx, ptr.Value(in.AutoScalingGroupName), a)
 		failed, err := failedSchedule(a.ScheduledActionName, err)
 		if err != nil {
 			return nil, err
@@ -261,7 +262,7 @@ func failedSchedule(name *string, err error) (*api.FailedScheduledUpdateGroupAct
 }
 
 func (s *Service) deleteSchedule(ctx context.Context, in *api.DeleteScheduledActionInput) (*api.DeleteScheduledActionOutput, error) {
-	return &api.DeleteScheduledActionOutput{}, s.removeSchedule(ctx, deref(in.AutoScalingGroupName), deref(in.ScheduledActionName))
+	return &api.DeleteScheduledActionOutput{}, s.removeSchedule(ctx, ptr.Value(in.AutoScalingGroupName), ptr.Value(in.ScheduledActionName))
 }
 
 func (s *Service) removeSchedule(ctx context.Context, group, name string) error {
@@ -282,7 +283,7 @@ func (s *Service) removeSchedule(ctx context.Context, group, name string) error 
 func (s *Service) batchDeleteSchedule(ctx context.Context, in *api.BatchDeleteScheduledActionInput) (*api.BatchDeleteScheduledActionOutput, error) {
 	out := &api.BatchDeleteScheduledActionOutput{FailedScheduledActions: []api.FailedScheduledUpdateGroupActionRequest{}}
 	for _, name := range in.ScheduledActionNames {
-		failed, err := failedSchedule(&name, s.removeSchedule(ctx, deref(in.AutoScalingGroupName), name))
+		failed, err := failedSchedule(&name, s.removeSchedule(ctx, ptr.Value(in.AutoScalingGroupName), name))
 		if err != nil {
 			return nil, err
 		}
@@ -295,7 +296,7 @@ func (s *Service) batchDeleteSchedule(ctx context.Context, in *api.BatchDeleteSc
 
 func (s *Service) describeSchedules(ctx context.Context, in *api.DescribeScheduledActionsInput) (*api.DescribeScheduledActionsOutput, error) {
 	account, region := where(ctx)
-	rows, err := schedules.Select(ctx, s.Store, store.Query{Account: account, Region: region, Parent: deref(in.AutoScalingGroupName)})
+	rows, err := schedules.Select(ctx, s.Store, store.Query{Account: account, Region: region, Parent: ptr.Value(in.AutoScalingGroupName)})
 	if err != nil {
 		return nil, err
 	}

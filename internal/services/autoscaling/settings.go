@@ -10,6 +10,7 @@ import (
 	elbv2 "slipway/internal/api/elbv2"
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 )
 
 // updateOf is the part of a creation that an update has as well.
@@ -101,7 +102,7 @@ func keep[T any](to **T, from *T) {
 }
 
 func checkMaintenance(g *Group, m *api.InstanceMaintenancePolicy) error {
-	low, high := deref(m.MinHealthyPercentage), deref(m.MaxHealthyPercentage)
+	low, high := ptr.Value(m.MinHealthyPercentage), ptr.Value(m.MaxHealthyPercentage)
 	switch {
 	case m.MinHealthyPercentage == nil || m.MaxHealthyPercentage == nil:
 		return invalid("InstanceMaintenancePolicy needs both MinHealthyPercentage and MaxHealthyPercentage.")
@@ -159,8 +160,8 @@ func (s *Service) launchSource(ctx context.Context, g *Group, u *api.UpdateAutoS
 	if (spec.LaunchTemplateId == nil) == (spec.LaunchTemplateName == nil) {
 		return invalid("Valid requests must contain either launchTemplateId or LaunchTemplateName")
 	}
-	version := deref(spec.Version)
-	g.Template = &templateRef{deref(spec.LaunchTemplateId), deref(spec.LaunchTemplateName), version}
+	version := ptr.Value(spec.Version)
+	g.Template = &templateRef{ptr.Value(spec.LaunchTemplateId), ptr.Value(spec.LaunchTemplateName), version}
 	r, err := s.resolve(ctx, g)
 	if e := awserr.As(err); e != nil && e.Status != 501 {
 		return invalid("You must use a valid fully-formed launch template. %s", e.Message)
@@ -186,7 +187,7 @@ func (s *Service) places(ctx context.Context, g *Group, u *api.UpdateAutoScaling
 	}
 	zones := append(slices.Clone(u.AvailabilityZones), u.AvailabilityZoneIds...)
 	in := &ec2.DescribeSubnetsInput{}
-	if subnets := deref(u.VPCZoneIdentifier); subnets != "" {
+	if subnets := ptr.Value(u.VPCZoneIdentifier); subnets != "" {
 		for id := range strings.SplitSeq(subnets, ",") {
 			in.SubnetIds = append(in.SubnetIds, strings.TrimSpace(id))
 		}
@@ -202,7 +203,7 @@ func (s *Service) places(ctx context.Context, g *Group, u *api.UpdateAutoScaling
 	}
 	var found []place
 	for _, sn := range out.Subnets {
-		p := place{deref(sn.SubnetId), deref(sn.AvailabilityZone), deref(sn.AvailabilityZoneId)}
+		p := place{ptr.Value(sn.SubnetId), ptr.Value(sn.AvailabilityZone), ptr.Value(sn.AvailabilityZoneId)}
 		if len(zones) > 0 && !slices.Contains(zones, p.Zone) && !slices.Contains(zones, p.ZoneID) {
 			if len(in.SubnetIds) > 0 {
 				return invalid("The availability zones of the specified subnets and the Auto Scaling group do not match: %s is in %s.", p.Subnet, p.Zone)

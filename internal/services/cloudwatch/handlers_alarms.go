@@ -7,6 +7,7 @@ import (
 
 	api "slipway/internal/api/cloudwatch"
 	"slipway/internal/aws/awserr"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -100,7 +101,7 @@ func (s *Service) deleteAlarms(ctx context.Context, in *api.DeleteAlarmsInput) (
 
 func (s *Service) setAlarmState(ctx context.Context, in *api.SetAlarmStateInput) (*api.SetAlarmStateOutput, error) {
 	account, region := where(ctx)
-	data := deref(in.StateReasonData)
+	data := ptr.Value(in.StateReasonData)
 	if data != "" && !validJSON(data) {
 		return nil, awserr.New(api.ErrCodeInvalidFormatFault, "StateReasonData is not valid JSON.")
 	}
@@ -172,7 +173,7 @@ func (s *Service) describeAlarms(ctx context.Context, in *api.DescribeAlarmsInpu
 		limit = int(*in.MaxRecords)
 	}
 	account, region := where(ctx)
-	rows, err := alarms.Select(ctx, s.store, store.Query{Account: account, Region: region, Prefix: deref(in.AlarmNamePrefix), After: after})
+	rows, err := alarms.Select(ctx, s.store, store.Query{Account: account, Region: region, Prefix: ptr.Value(in.AlarmNamePrefix), After: after})
 	if err != nil {
 		return nil, err
 	}
@@ -252,8 +253,8 @@ func (s *Service) describeAlarmsForMetric(ctx context.Context, in *api.DescribeA
 			continue
 		}
 		c := a.Metric
-		if in.Statistic != nil && deref(c.Statistic) != *in.Statistic || in.ExtendedStatistic != nil && deref(c.ExtendedStatistic) != *in.ExtendedStatistic ||
-			in.Period != nil && deref(c.Period) != *in.Period || in.Unit != nil && deref(c.Unit) != *in.Unit {
+		if in.Statistic != nil && ptr.Value(c.Statistic) != *in.Statistic || in.ExtendedStatistic != nil && ptr.Value(c.ExtendedStatistic) != *in.ExtendedStatistic ||
+			in.Period != nil && ptr.Value(c.Period) != *in.Period || in.Unit != nil && ptr.Value(c.Unit) != *in.Unit {
 			continue
 		}
 		out.MetricAlarms = append(out.MetricAlarms, a.metricAlarm())

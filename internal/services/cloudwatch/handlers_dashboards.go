@@ -10,6 +10,7 @@ import (
 
 	api "slipway/internal/api/cloudwatch"
 	"slipway/internal/aws/awserr"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -25,10 +26,10 @@ func badDashboard(message, path string) error {
 }
 
 func (s *Service) putDashboard(ctx context.Context, in *api.PutDashboardInput) (*api.PutDashboardOutput, error) {
-	if !dashboardName.MatchString(deref(in.DashboardName)) {
+	if !dashboardName.MatchString(ptr.Value(in.DashboardName)) {
 		return nil, badDashboard("The dashboard name must consist of 1 to 255 letters, digits, hyphens and underscores.", "/")
 	}
-	messages, err := checkDashboard(deref(in.DashboardBody))
+	messages, err := checkDashboard(ptr.Value(in.DashboardBody))
 	if err != nil {
 		return nil, err
 	}
@@ -94,9 +95,9 @@ func checkDashboard(body string) ([]api.DashboardValidationMessage, error) {
 
 func (s *Service) getDashboard(ctx context.Context, in *api.GetDashboardInput) (*api.GetDashboardOutput, error) {
 	account, _ := where(ctx)
-	row, err := dashboards.Find(ctx, s.store, account, "", deref(in.DashboardName))
+	row, err := dashboards.Find(ctx, s.store, account, "", ptr.Value(in.DashboardName))
 	if errors.Is(err, store.ErrNotFound) {
-		return nil, noDashboard(deref(in.DashboardName))
+		return nil, noDashboard(ptr.Value(in.DashboardName))
 	}
 	if err != nil {
 		return nil, err
@@ -116,7 +117,7 @@ func (s *Service) listDashboards(ctx context.Context, in *api.ListDashboardsInpu
 		return nil, err
 	}
 	account, _ := where(ctx)
-	rows, err := dashboards.Select(ctx, s.store, store.Query{Account: account, Prefix: deref(in.DashboardNamePrefix), After: after, Limit: dashboardPage + 1})
+	rows, err := dashboards.Select(ctx, s.store, store.Query{Account: account, Prefix: ptr.Value(in.DashboardNamePrefix), After: after, Limit: dashboardPage + 1})
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 
 	api "slipway/internal/api/cloudwatch"
 	"slipway/internal/aws/awserr"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/services/cloudwatch/metricstore"
 )
 
@@ -79,7 +80,7 @@ func path(prefix string, i int) string {
 func metricOf(account, region, namespace, name string, dims []api.Dimension) metricstore.Metric {
 	out := make([]metricstore.Dimension, len(dims))
 	for i, d := range dims {
-		out[i] = metricstore.Dimension{Name: deref(d.Name), Value: deref(d.Value)}
+		out[i] = metricstore.Dimension{Name: ptr.Value(d.Name), Value: ptr.Value(d.Value)}
 	}
 	return metricstore.NewMetric(account, region, namespace, name, out...)
 }
@@ -103,12 +104,12 @@ func readDatum(d *api.MetricDatum, at string, now time.Time) (p metricstore.Poin
 	}
 	seen := map[string]bool{}
 	for _, dim := range d.Dimensions {
-		if seen[deref(dim.Name)] {
-			return p, invalid("No two dimensions of %s can have the same name: %s.", at, deref(dim.Name))
+		if seen[ptr.Value(dim.Name)] {
+			return p, invalid("No two dimensions of %s can have the same name: %s.", at, ptr.Value(dim.Name))
 		}
-		seen[deref(dim.Name)] = true
-		if !plain(deref(dim.Name)) || !plain(deref(dim.Value)) || (*dim.Name)[0] == ':' {
-			return p, invalid("The dimension %q of %s must consist of printable ASCII characters, with at least one that is no space, and its name must not begin with a colon.", deref(dim.Name), at)
+		seen[ptr.Value(dim.Name)] = true
+		if !plain(ptr.Value(dim.Name)) || !plain(ptr.Value(dim.Value)) || (*dim.Name)[0] == ':' {
+			return p, invalid("The dimension %q of %s must consist of printable ASCII characters, with at least one that is no space, and its name must not begin with a colon.", ptr.Value(dim.Name), at)
 		}
 	}
 	p.Set, err = readValues(d, at)

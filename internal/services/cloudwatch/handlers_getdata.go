@@ -11,6 +11,7 @@ import (
 
 	api "slipway/internal/api/cloudwatch"
 	"slipway/internal/aws/awserr"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/services/cloudwatch/mathexpr"
 )
 
@@ -56,7 +57,7 @@ func (s *Service) getMetricData(ctx context.Context, in *api.GetMetricDataInput)
 		return nil, err
 	}
 	out := &api.GetMetricDataOutput{MetricDataResults: []api.MetricDataResult{}, Messages: []api.MessageData{}}
-	results, err := r.results(ctx, deref(in.ScanBy) == api.ScanByTimestampAscending, zone)
+	results, err := r.results(ctx, ptr.Value(in.ScanBy) == api.ScanByTimestampAscending, zone)
 	if err != nil {
 		return nil, err
 	}
@@ -249,8 +250,8 @@ func property(name string, q *api.MetricDataQuery) (string, error) {
 	}
 	dim, ok := strings.CutPrefix(name, "Dim.")
 	for _, d := range m.Metric.Dimensions {
-		if ok && deref(d.Name) == dim {
-			return deref(d.Value), nil
+		if ok && ptr.Value(d.Name) == dim {
+			return ptr.Value(d.Value), nil
 		}
 	}
 	return "", errNoLabel

@@ -9,6 +9,7 @@ import (
 
 	api "slipway/internal/api/cloudwatch"
 	"slipway/internal/aws/awserr"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -32,8 +33,8 @@ func (s *Service) describeAlarmHistory(ctx context.Context, in *api.DescribeAlar
 	}
 	account, region := where(ctx)
 	q := store.Query{
-		Account: account, Region: region, Parent: deref(in.AlarmName), State: deref(in.HistoryItemType), After: after, Limit: limit + 1,
-		Descending: deref(in.ScanBy) != api.ScanByTimestampAscending,
+		Account: account, Region: region, Parent: ptr.Value(in.AlarmName), State: ptr.Value(in.HistoryItemType), After: after, Limit: limit + 1,
+		Descending: ptr.Value(in.ScanBy) != api.ScanByTimestampAscending,
 	}
 	out := &api.DescribeAlarmHistoryOutput{AlarmHistoryItems: []api.AlarmHistoryItem{}}
 	last := ""
@@ -121,11 +122,11 @@ const maxTags = 50
 func readTags(in []api.Tag) (map[string]string, error) {
 	out := map[string]string{}
 	for _, t := range in {
-		k := deref(t.Key)
+		k := ptr.Value(t.Key)
 		if strings.HasPrefix(strings.ToLower(k), "aws:") {
 			return nil, invalid("Tag keys that begin with aws: are reserved: %s.", k)
 		}
-		out[k] = deref(t.Value)
+		out[k] = ptr.Value(t.Value)
 	}
 	if len(out) > maxTags {
 		return nil, invalid("A resource must not have more than %d tags.", maxTags)

@@ -9,6 +9,7 @@ import (
 
 	api "slipway/internal/api/cloudwatch"
 	"slipway/internal/aws/awserr"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/services/cloudwatch/metricstore"
 )
 
@@ -74,7 +75,7 @@ func (s *Service) getMetricStatistics(ctx context.Context, in *api.GetMetricStat
 	}
 	account, region := where(ctx)
 	m := metricOf(account, region, *in.Namespace, *in.MetricName, in.Dimensions)
-	units := []string{deref(in.Unit)}
+	units := []string{ptr.Value(in.Unit)}
 	if in.Unit == nil {
 		units = s.metrics.Units(m)
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	api "slipway/internal/api/cloudwatch"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/services/cloudwatch/evaluate"
 )
 
@@ -135,7 +136,7 @@ func ascii(s string) string {
 func noteDimensions(dims []api.Dimension) []noteDimension {
 	out := []noteDimension{}
 	for _, d := range dims {
-		out = append(out, noteDimension{deref(d.Value), deref(d.Name)})
+		out = append(out, noteDimension{ptr.Value(d.Value), ptr.Value(d.Name)})
 	}
 	return out
 }
@@ -143,10 +144,10 @@ func noteDimensions(dims []api.Dimension) []noteDimension {
 func trigger(c *api.PutMetricAlarmInput) any {
 	if c.Metrics == nil {
 		t := noteTrigger{
-			MetricName: deref(c.MetricName), Namespace: deref(c.Namespace), StatisticType: "Statistic", Statistic: statisticName[deref(c.Statistic)], Unit: c.Unit,
-			Dimensions: noteDimensions(c.Dimensions), Period: deref(c.Period), EvaluationPeriods: deref(c.EvaluationPeriods), DatapointsToAlarm: c.DatapointsToAlarm,
-			ComparisonOperator: deref(c.ComparisonOperator), Threshold: javaNumber(deref(c.Threshold)),
-			TreatMissingData: deref(c.TreatMissingData), EvaluateLowSampleCountPercentile: deref(c.EvaluateLowSampleCountPercentile),
+			MetricName: ptr.Value(c.MetricName), Namespace: ptr.Value(c.Namespace), StatisticType: "Statistic", Statistic: statisticName[ptr.Value(c.Statistic)], Unit: c.Unit,
+			Dimensions: noteDimensions(c.Dimensions), Period: ptr.Value(c.Period), EvaluationPeriods: ptr.Value(c.EvaluationPeriods), DatapointsToAlarm: c.DatapointsToAlarm,
+			ComparisonOperator: ptr.Value(c.ComparisonOperator), Threshold: javaNumber(ptr.Value(c.Threshold)),
+			TreatMissingData: ptr.Value(c.TreatMissingData), EvaluateLowSampleCountPercentile: ptr.Value(c.EvaluateLowSampleCountPercentile),
 		}
 		if c.ExtendedStatistic != nil {
 			t.StatisticType, t.Statistic = "ExtendedStatistic", *c.ExtendedStatistic
@@ -154,15 +155,15 @@ func trigger(c *api.PutMetricAlarmInput) any {
 		return t
 	}
 	t := noteMathTrigger{
-		Period: mathPeriod(c.Metrics), EvaluationPeriods: deref(c.EvaluationPeriods), DatapointsToAlarm: c.DatapointsToAlarm, ComparisonOperator: deref(c.ComparisonOperator),
-		Threshold: javaNumber(deref(c.Threshold)), TreatMissingData: deref(c.TreatMissingData), EvaluateLowSampleCountPercentile: deref(c.EvaluateLowSampleCountPercentile),
+		Period: mathPeriod(c.Metrics), EvaluationPeriods: ptr.Value(c.EvaluationPeriods), DatapointsToAlarm: c.DatapointsToAlarm, ComparisonOperator: ptr.Value(c.ComparisonOperator),
+		Threshold: javaNumber(ptr.Value(c.Threshold)), TreatMissingData: ptr.Value(c.TreatMissingData), EvaluateLowSampleCountPercentile: ptr.Value(c.EvaluateLowSampleCountPercentile),
 	}
 	for _, q := range c.Metrics {
-		n := noteQuery{Id: deref(q.Id), Expression: q.Expression, Label: q.Label, ReturnData: q.ReturnData == nil || *q.ReturnData}
+		n := noteQuery{Id: ptr.Value(q.Id), Expression: q.Expression, Label: q.Label, ReturnData: q.ReturnData == nil || *q.ReturnData}
 		if ms := q.MetricStat; ms != nil {
-			n.MetricStat = &noteStat{Period: deref(ms.Period), Stat: deref(ms.Stat), Unit: ms.Unit}
+			n.MetricStat = &noteStat{Period: ptr.Value(ms.Period), Stat: ptr.Value(ms.Stat), Unit: ms.Unit}
 			n.MetricStat.Metric.Dimensions = noteDimensions(ms.Metric.Dimensions)
-			n.MetricStat.Metric.MetricName, n.MetricStat.Metric.Namespace = deref(ms.Metric.MetricName), deref(ms.Metric.Namespace)
+			n.MetricStat.Metric.MetricName, n.MetricStat.Metric.Namespace = ptr.Value(ms.Metric.MetricName), ptr.Value(ms.Metric.Namespace)
 		}
 		t.Metrics = append(t.Metrics, n)
 	}
@@ -193,7 +194,7 @@ func mail(account, region string, act *action) string {
 	line("Alarm Details:")
 	detail := func(label, value string) { line("- %-27s %s", label+":", value) }
 	detail("Name", a.Name)
-	detail("Description", deref(a.description()))
+	detail("Description", ptr.Value(a.description()))
 	if old := act.Old; a.composite() && strings.Contains(a.Reason, " was created and its alarm rule ") {
 		detail("State Change", "N/A -> "+act.New)
 	} else {
@@ -225,7 +226,7 @@ func mailActions(l []string) string {
 }
 
 func mailMetric(line func(string, ...any), c *api.PutMetricAlarmInput) {
-	period, n := deref(c.Period), deref(c.EvaluationPeriods)
+	period, n := ptr.Value(c.Period), ptr.Value(c.EvaluationPeriods)
 	if c.Metrics != nil {
 		period = mathPeriod(c.Metrics)
 	}
@@ -235,9 +236,9 @@ func mailMetric(line func(string, ...any), c *api.PutMetricAlarmInput) {
 	}
 	line("Threshold:")
 	line("- The alarm is in the ALARM state when the metric is %s %s for at least %d of the last %d period(s) of %d seconds.",
-		deref(c.ComparisonOperator), evaluate.JavaDouble(deref(c.Threshold)), m, n, period)
+		ptr.Value(c.ComparisonOperator), evaluate.JavaDouble(ptr.Value(c.Threshold)), m, n, period)
 	line("")
-	treat := deref(c.TreatMissingData)
+	treat := ptr.Value(c.TreatMissingData)
 	if treat == "" {
 		treat = evaluate.Missing
 	}
@@ -245,35 +246,35 @@ func mailMetric(line func(string, ...any), c *api.PutMetricAlarmInput) {
 	if c.Metrics != nil {
 		line("Monitored Metrics:")
 		for _, q := range c.Metrics {
-			detail("Metric "+deref(q.Id), mailQuery(&q))
+			detail("Metric "+ptr.Value(q.Id), mailQuery(&q))
 		}
 		detail("TreatMissingData", treat)
 		return
 	}
 	var dims []string
 	for _, d := range c.Dimensions {
-		dims = append(dims, deref(d.Name)+" = "+deref(d.Value))
+		dims = append(dims, ptr.Value(d.Name)+" = "+ptr.Value(d.Value))
 	}
-	unit := deref(c.Unit)
+	unit := ptr.Value(c.Unit)
 	if unit == "" {
 		unit = "not specified"
 	}
 	line("Monitored Metric:")
-	detail("MetricNamespace", deref(c.Namespace))
-	detail("MetricName", deref(c.MetricName))
+	detail("MetricNamespace", ptr.Value(c.Namespace))
+	detail("MetricName", ptr.Value(c.MetricName))
 	detail("Dimensions", "["+strings.Join(dims, ", ")+"]")
 	detail("Period", fmt.Sprintf("%d seconds", period))
-	detail("Statistic", deref(c.Statistic)+deref(c.ExtendedStatistic))
+	detail("Statistic", ptr.Value(c.Statistic)+ptr.Value(c.ExtendedStatistic))
 	detail("Unit", unit)
 	detail("TreatMissingData", treat)
 }
 
 func mailQuery(q *api.MetricDataQuery) string {
 	if q.MetricStat == nil {
-		return deref(q.Expression)
+		return ptr.Value(q.Expression)
 	}
 	m := q.MetricStat
-	return fmt.Sprintf("%s %s %s", deref(m.Metric.Namespace), deref(m.Metric.MetricName), deref(m.Stat))
+	return fmt.Sprintf("%s %s %s", ptr.Value(m.Metric.Namespace), ptr.Value(m.Metric.MetricName), ptr.Value(m.Stat))
 }
 
 // mathPeriod is the period that the metrics of an alarm share, in seconds.

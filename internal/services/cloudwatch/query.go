@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	api "slipway/internal/api/cloudwatch"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/services/cloudwatch/mathexpr"
 	"slipway/internal/services/cloudwatch/metricstore"
 )
@@ -27,7 +28,7 @@ func compile(queries []api.MetricDataQuery) (*program, error) {
 	p := &program{queries: queries, byID: map[string]*api.MetricDataQuery{}, exprs: map[string]*mathexpr.Expr{}, stats: map[string]metricstore.Statistic{}}
 	for i := range queries {
 		q := &queries[i]
-		id := deref(q.Id)
+		id := ptr.Value(q.Id)
 		switch {
 		case !queryID.MatchString(id):
 			return nil, validation("The value '%s' for the Id of a metric data query is not valid: it must begin with a lower-case letter and consist of letters, digits and underscores.", id)
@@ -151,7 +152,7 @@ func (r *run) value(id string) (mathexpr.Value, bool, error) {
 
 func (r *run) metric(id string, ms *api.MetricStat) (mathexpr.Value, error) {
 	m := metricOf(r.span.account, r.span.region, *ms.Metric.Namespace, *ms.Metric.MetricName, ms.Metric.Dimensions)
-	series, samples, err := r.read(m, deref(ms.Unit), r.p.stats[id], *ms.Period)
+	series, samples, err := r.read(m, ptr.Value(ms.Unit), r.p.stats[id], *ms.Period)
 	series.ID, series.Label = id, *ms.Metric.MetricName
 	r.samples[id] = samples
 	return mathexpr.Value{Kind: mathexpr.TimeSeries, List: []mathexpr.Series{series}}, err

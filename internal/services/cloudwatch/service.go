@@ -211,14 +211,6 @@ func where(ctx context.Context) (account, region string) {
 	return id.Account, id.Region
 }
 
-func deref[T any](p *T) T {
-	if p == nil {
-		var zero T
-		return zero
-	}
-	return *p
-}
-
 // orNil is nil for the zero value: absent on the wire.
 func orNil[T comparable](v T) *T {
 	var zero T

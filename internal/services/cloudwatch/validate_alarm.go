@@ -7,6 +7,7 @@ import (
 
 	api "slipway/internal/api/cloudwatch"
 	"slipway/internal/aws/awserr"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/services/cloudwatch/evaluate"
 	"slipway/internal/services/cloudwatch/mathexpr"
 	"slipway/internal/services/cloudwatch/metricstore"
@@ -76,10 +77,10 @@ func checkPlainAlarm(in *api.PutMetricAlarmInput) error {
 	}
 	seen := map[string]bool{}
 	for _, d := range in.Dimensions {
-		if seen[deref(d.Name)] {
-			return validation("No two dimensions can have the same name: %s.", deref(d.Name))
+		if seen[ptr.Value(d.Name)] {
+			return validation("No two dimensions can have the same name: %s.", ptr.Value(d.Name))
 		}
-		seen[deref(d.Name)] = true
+		seen[ptr.Value(d.Name)] = true
 	}
 	return checkAlarmPeriod(*in.Period, *in.EvaluationPeriods, "Period")
 }

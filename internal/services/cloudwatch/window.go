@@ -10,6 +10,7 @@ import (
 	"time"
 
 	api "slipway/internal/api/cloudwatch"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/services/cloudwatch/evaluate"
 	"slipway/internal/services/cloudwatch/mathexpr"
 	"slipway/internal/services/cloudwatch/metricstore"
@@ -39,7 +40,7 @@ func newWatched(row *store.Row[Alarm]) (*watched, error) {
 	c := a.Metric
 	queries := c.Metrics
 	if queries == nil {
-		stat := deref(c.Statistic) + deref(c.ExtendedStatistic) // one of them is set
+		stat := ptr.Value(c.Statistic) + ptr.Value(c.ExtendedStatistic) // one of them is set
 		queries = []api.MetricDataQuery{{Id: new("m"), MetricStat: &api.MetricStat{
 			Metric: &api.Metric{Namespace: c.Namespace, MetricName: c.MetricName, Dimensions: c.Dimensions}, Period: c.Period, Stat: &stat, Unit: c.Unit,
 		}}}
@@ -60,14 +61,14 @@ func newWatched(row *store.Row[Alarm]) (*watched, error) {
 		w.step = 10
 	}
 	n := int(*c.EvaluationPeriods)
-	w.rule = evaluate.Rule{Periods: n, ToAlarm: n, Operator: *c.ComparisonOperator, Threshold: *c.Threshold, Missing: deref(c.TreatMissingData)}
+	w.rule = evaluate.Rule{Periods: n, ToAlarm: n, Operator: *c.ComparisonOperator, Threshold: *c.Threshold, Missing: ptr.Value(c.TreatMissingData)}
 	if c.DatapointsToAlarm != nil {
 		w.rule.ToAlarm = int(*c.DatapointsToAlarm)
 	}
-	if deref(c.Namespace) == "AWS/DynamoDB" {
+	if ptr.Value(c.Namespace) == "AWS/DynamoDB" {
 		w.rule.Missing = evaluate.Ignore // always, says the User Guide
 	}
-	if c.ExtendedStatistic != nil && deref(c.EvaluateLowSampleCountPercentile) == "ignore" {
+	if c.ExtendedStatistic != nil && ptr.Value(c.EvaluateLowSampleCountPercentile) == "ignore" {
 		if st, err := metricstore.ParseStatistic(*c.ExtendedStatistic); err == nil {
 			w.rule.Percentile, w.rule.HoldFewSamples = st.Percentile()
 		}
@@ -85,12 +86,12 @@ func (a *Alarm) metrics(account, region string) []metricstore.Metric {
 		return nil
 	}
 	if c.Metrics == nil {
-		return []metricstore.Metric{metricOf(account, region, deref(c.Namespace), deref(c.MetricName), c.Dimensions)}
+		return []metricstore.Metric{metricOf(account, region, ptr.Value(c.Namespace), ptr.Value(c.MetricName), c.Dimensions)}
 	}
 	var out []metricstore.Metric
 	for _, q := range c.Metrics {
 		if ms := q.MetricStat; ms != nil {
-			out = append(out, metricOf(account, region, deref(ms.Metric.Namespace), deref(ms.Metric.MetricName), ms.Metric.Dimensions))
+			out = append(out, metricOf(account, region, ptr.Value(ms.Metric.Namespace), ptr.Value(ms.Metric.MetricName), ms.Metric.Dimensions))
 		}
 	}
 	return out
@@ -142,7 +143,7 @@ func reasonData(w *watched, win window, res evaluate.Result, now time.Time) stri
 		Threshold javaNumber       `json:"threshold"`
 		Evaluated []evaluatedPoint `json:"evaluatedDatapoints,omitempty"`
 	}{
-		Version: "1.0", QueryDate: now.UTC().Format(awsTime), Unit: c.Unit, Statistic: deref(c.Statistic) + deref(c.ExtendedStatistic),
+		Version: "1.0", QueryDate: now.UTC().Format(awsTime), Unit: c.Unit, Statistic: ptr.Value(c.Statistic) + ptr.Value(c.ExtendedStatistic),
 		Period: w.source.period, Recent: []javaNumber{}, Threshold: javaNumber(w.rule.Threshold),
 	}
 	for _, p := range slices.Backward(res.Used) {

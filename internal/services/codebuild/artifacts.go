@@ -15,6 +15,7 @@ import (
 	"slipway/internal/api/s3"
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/machine"
 )
 
@@ -25,13 +26,13 @@ type storedArtifact struct {
 
 // show puts it into what BatchGetBuilds answers.
 func (a storedArtifact) show(b *Build) {
-	out := api.BuildArtifacts{Location: &a.location, Sha256sum: opt(a.sha256), Md5sum: opt(a.md5), ArtifactIdentifier: opt(a.identifier)}
+	out := api.BuildArtifacts{Location: &a.location, Sha256sum: ptr.NonZero(a.sha256), Md5sum: ptr.NonZero(a.md5), ArtifactIdentifier: ptr.NonZero(a.identifier)}
 	if a.identifier == "" {
 		b.API.Artifacts = &out
 		return
 	}
 	for i := range b.API.SecondaryArtifacts {
-		if str(b.API.SecondaryArtifacts[i].ArtifactIdentifier) == a.identifier {
+		if ptr.Value(b.API.SecondaryArtifacts[i].ArtifactIdentifier) == a.identifier {
 			b.API.SecondaryArtifacts[i] = out
 			return
 		}
@@ -47,7 +48,7 @@ func (s *Service) storeArtifact(ctx context.Context, row *buildRow, p *build.Pac
 	if p.Identifier != "" {
 		to = nil
 		for i := range b.Secondary {
-			if str(b.Secondary[i].ArtifactIdentifier) == p.Identifier {
+			if ptr.Value(b.Secondary[i].ArtifactIdentifier) == p.Identifier {
 				to = &b.Secondary[i]
 			}
 		}
@@ -55,7 +56,7 @@ func (s *Service) storeArtifact(ctx context.Context, row *buildRow, p *build.Pac
 	if to == nil {
 		return storedArtifact{}, awserr.New(api.ErrCodeInvalidInputException, "The artifact %s is in the buildspec but not in the project.", p.Identifier)
 	}
-	bucket := strings.TrimPrefix(str(to.Location), "arn:aws:s3:::")
+	bucket := strings.TrimPrefix(ptr.Value(to.Location), "arn:aws:s3:::")
 	key := artifactKey(row, to, p)
 	done := storedArtifact{p.Identifier, "arn:aws:s3:::" + bucket + "/" + strings.TrimPrefix(key, "/"), p.SHA256, p.MD5}
 	if p.Packaging == api.ArtifactPackagingZip {
@@ -75,18 +76,18 @@ func (s *Service) storeArtifact(ctx context.Context, row *buildRow, p *build.Pac
 
 // artifactKey is path/[build id/]name (API reference, ProjectArtifacts).
 func artifactKey(row *buildRow, to *api.ProjectArtifacts, p *build.PackedArtifact) string {
-	name := str(to.Name)
-	if p.Name != "" && flag(to.OverrideArtifactName) {
+	name := ptr.Value(to.Name)
+	if p.Name != "" && ptr.Value(to.OverrideArtifactName) {
 		name = p.Name
 	}
 	if name == "" {
-		name = str(row.Doc.API.ProjectName)
+		name = ptr.Value(row.Doc.API.ProjectName)
 	}
-	parts := []string{str(to.Path)}
-	if str(to.Type) == api.ArtifactsTypeS3 {
-		parts = []string{p.Prefix, str(to.Path)}
+	parts := []string{ptr.Value(to.Path)}
+	if ptr.Value(to.Type) == api.ArtifactsTypeS3 {
+		parts = []string{p.Prefix, ptr.Value(to.Path)}
 	}
-	if str(to.NamespaceType) == api.ArtifactNamespaceBuildId {
+	if ptr.Value(to.NamespaceType) == api.ArtifactNamespaceBuildId {
 		parts = append(parts, strings.TrimPrefix(machineID(row.ID), "build-"))
 	}
 	return strings.TrimPrefix(path.Join(append(parts, name)...), "/")
@@ -160,7 +161,7 @@ func (s *Service) upload(ctx context.Context, row *buildRow, bucket, key, file s
 		pw.CloseWithError(err)
 	}()
 	_, err := dispatch.Call(s.as(ctx, row.Key), s.deps.Mux, s3.OpPutObject, &s3.PutObjectInput{
-		Bucket: &bucket, Key: &key, Body: pr, ContentLength: &size, Metadata: map[string]string{"codebuild-buildarn": str(row.Doc.API.Arn)}})
+		Bucket: &bucket, Key: &key, Body: pr, ContentLength: &size, Metadata: map[string]string{"codebuild-buildarn": ptr.Value(row.Doc.API.Arn)}})
 	pr.Close()
 	cancel()
 	<-done

@@ -12,6 +12,7 @@ import (
 
 	api "slipway/internal/api/codebuild"
 	"slipway/internal/aws/awserr"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -62,8 +63,8 @@ func (s *Service) serveCredentials(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(map[string]string{ // the client is gone: nobody to tell
-		"AccessKeyId": str(c.AccessKeyId), "SecretAccessKey": str(c.SecretAccessKey), "Token": str(c.SessionToken),
-		"Expiration": c.Expiration.UTC().Format(time.RFC3339), "RoleArn": str(row.Doc.API.ServiceRole),
+		"AccessKeyId": ptr.Value(c.AccessKeyId), "SecretAccessKey": ptr.Value(c.SecretAccessKey), "Token": ptr.Value(c.SessionToken),
+		"Expiration": c.Expiration.UTC().Format(time.RFC3339), "RoleArn": ptr.Value(row.Doc.API.ServiceRole),
 	})
 }
 
@@ -105,19 +106,19 @@ func (s *Service) serveSource(w http.ResponseWriter, r *http.Request) {
 // the commit of it to build.
 func pickSource(b *Build, identifier string) (*api.ProjectSource, string) {
 	if identifier == "" {
-		if str(b.API.Source.Type) != api.SourceTypeCodecommit {
+		if ptr.Value(b.API.Source.Type) != api.SourceTypeCodecommit {
 			return nil, ""
 		}
-		return b.API.Source, str(b.API.ResolvedSourceVersion)
+		return b.API.Source, ptr.Value(b.API.ResolvedSourceVersion)
 	}
 	for i := range b.API.SecondarySources {
 		src := &b.API.SecondarySources[i]
-		if str(src.SourceIdentifier) != identifier || str(src.Type) != api.SourceTypeCodecommit {
+		if ptr.Value(src.SourceIdentifier) != identifier || ptr.Value(src.Type) != api.SourceTypeCodecommit {
 			continue
 		}
 		for _, v := range b.API.SecondarySourceVersions {
-			if str(v.SourceIdentifier) == identifier {
-				return src, str(v.SourceVersion)
+			if ptr.Value(v.SourceIdentifier) == identifier {
+				return src, ptr.Value(v.SourceVersion)
 			}
 		}
 	}
@@ -126,6 +127,6 @@ func pickSource(b *Build, identifier string) (*api.ProjectSource, string) {
 
 // repositoryName is the last part of a clone URL.
 func repositoryName(src *api.ProjectSource) string {
-	l := strings.TrimSuffix(str(src.Location), "/")
+	l := strings.TrimSuffix(ptr.Value(src.Location), "/")
 	return strings.TrimSuffix(l[strings.LastIndexByte(l, '/')+1:], ".git")
 }

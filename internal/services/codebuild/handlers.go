@@ -12,6 +12,7 @@ import (
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/caller"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -54,25 +55,25 @@ func nameOf(id caller.Identity, kind, s string) string {
 }
 
 func checkProject(p *api.Project) error {
-	if !projectName.MatchString(str(p.Name)) {
-		return invalid("Project name must be 2 to 150 of the characters A-Z, a-z, 0-9, - and _, and start with a letter or a digit: %q", str(p.Name))
+	if !projectName.MatchString(ptr.Value(p.Name)) {
+		return invalid("Project name must be 2 to 150 of the characters A-Z, a-z, 0-9, - and _, and start with a letter or a digit: %q", ptr.Value(p.Name))
 	}
 	if p.Source == nil || p.Artifacts == nil || p.Environment == nil {
 		return invalid("A project needs source, artifacts and environment")
 	}
-	pipelined := str(p.Source.Type) == api.SourceTypeCodepipeline
-	if pipelined != (str(p.Artifacts.Type) == api.ArtifactsTypeCodepipeline) {
+	pipelined := ptr.Value(p.Source.Type) == api.SourceTypeCodepipeline
+	if pipelined != (ptr.Value(p.Artifacts.Type) == api.ArtifactsTypeCodepipeline) {
 		return invalid("Invalid project: if one of source and artifacts is of type CODEPIPELINE, the other must be, too")
 	}
-	if str(p.Source.Type) == api.SourceTypeNoSource && str(p.Source.Buildspec) == "" {
+	if ptr.Value(p.Source.Type) == api.SourceTypeNoSource && ptr.Value(p.Source.Buildspec) == "" {
 		return invalid("Invalid project source: a buildspec is required with source type NO_SOURCE")
 	}
-	if str(p.Artifacts.Type) == api.ArtifactsTypeS3 && str(p.Artifacts.Location) == "" {
+	if ptr.Value(p.Artifacts.Type) == api.ArtifactsTypeS3 && ptr.Value(p.Artifacts.Location) == "" {
 		return invalid("Invalid artifacts: location is required with artifacts type S3")
 	}
 	for _, v := range p.Environment.EnvironmentVariables {
-		if strings.HasPrefix(str(v.Name), reserved) {
-			return invalid("Invalid environment variable: %s begins with %s, which is reserved", str(v.Name), reserved)
+		if strings.HasPrefix(ptr.Value(v.Name), reserved) {
+			return invalid("Invalid environment variable: %s begins with %s, which is reserved", ptr.Value(v.Name), reserved)
 		}
 	}
 	return nil
@@ -94,12 +95,12 @@ func complete(p *api.Project) {
 		v := &p.Environment.EnvironmentVariables[i]
 		v.Type = def(v.Type, "PLAINTEXT")
 	}
-	if p.Artifacts != nil && str(p.Artifacts.Type) == api.ArtifactsTypeS3 {
-		p.Artifacts.Name = def(p.Artifacts.Name, str(p.Name))
+	if p.Artifacts != nil && ptr.Value(p.Artifacts.Type) == api.ArtifactsTypeS3 {
+		p.Artifacts.Name = def(p.Artifacts.Name, ptr.Value(p.Name))
 		p.Artifacts.NamespaceType = def(p.Artifacts.NamespaceType, api.ArtifactNamespaceNone)
 		p.Artifacts.Packaging = def(p.Artifacts.Packaging, api.ArtifactPackagingNone)
 	}
-	p.EncryptionKey = def(p.EncryptionKey, "arn:aws:kms:"+strings.Join(strings.Split(str(p.Arn), ":")[3:5], ":")+":alias/aws/s3")
+	p.EncryptionKey = def(p.EncryptionKey, "arn:aws:kms:"+strings.Join(strings.Split(ptr.Value(p.Arn), ":")[3:5], ":")+":alias/aws/s3")
 	p.ProjectVisibility = def(p.ProjectVisibility, "PRIVATE")
 	p.Badge = &api.ProjectBadge{BadgeEnabled: new(false)}
 }
@@ -119,7 +120,7 @@ func (s *Service) createProject(ctx context.Context, in *api.CreateProjectInput)
 		Environment: in.Environment, ServiceRole: in.ServiceRole, TimeoutInMinutes: in.TimeoutInMinutes, QueuedTimeoutInMinutes: in.QueuedTimeoutInMinutes,
 		EncryptionKey: in.EncryptionKey, Tags: in.Tags, VpcConfig: in.VpcConfig, LogsConfig: in.LogsConfig, FileSystemLocations: in.FileSystemLocations,
 		BuildBatchConfig: in.BuildBatchConfig, ConcurrentBuildLimit: in.ConcurrentBuildLimit, AutoRetryLimit: in.AutoRetryLimit,
-		Arn: new(arn(id, "project", str(in.Name))), Created: &now, LastModified: &now,
+		Arn: new(arn(id, "project", ptr.Value(in.Name))), Created: &now, LastModified: &now,
 	}
 	if err := checkProject(&p); err != nil {
 		return nil, err
@@ -141,7 +142,7 @@ func (s *Service) createProject(ctx context.Context, in *api.CreateProjectInput)
 // updateProject replaces the members that are given.
 func (s *Service) updateProject(ctx context.Context, in *api.UpdateProjectInput) (*api.UpdateProjectOutput, error) {
 	id := caller.From(ctx)
-	name := nameOf(id, "project", str(in.Name))
+	name := nameOf(id, "project", ptr.Value(in.Name))
 	row, err := projects.Modify(ctx, s.deps.Store, id.Account, id.Region, name, "Updated", func(doc *Project) error {
 		p := &doc.API
 		set(&p.Description, in.Description)
@@ -164,7 +165,7 @@ func (s *Service) updateProject(ctx context.Context, in *api.UpdateProjectInput)
 		setList(&p.SecondaryArtifacts, in.SecondaryArtifacts)
 		setList(&p.Tags, in.Tags)
 		setList(&p.FileSystemLocations, in.FileSystemLocations)
-		if num(p.ConcurrentBuildLimit) == -1 { // AWS: -1 removes the limit
+		if ptr.Value(p.ConcurrentBuildLimit) == -1 { // AWS: -1 removes the limit
 			p.ConcurrentBuildLimit = nil
 		}
 		if err := checkProject(p); err != nil {
@@ -198,7 +199,7 @@ func setList[T any](to *[]T, v []T) {
 // deleteProject also forgets the builds that are over, as AWS does.
 func (s *Service) deleteProject(ctx context.Context, in *api.DeleteProjectInput) (*api.DeleteProjectOutput, error) {
 	id := caller.From(ctx)
-	name := nameOf(id, "project", str(in.Name))
+	name := nameOf(id, "project", ptr.Value(in.Name))
 	volume := ""
 	err := s.deps.Store.Update(ctx, func(tx store.Tx) error {
 		row, err := projects.Get(tx, id.Account, id.Region, name)
@@ -256,7 +257,7 @@ func (s *Service) listProjects(ctx context.Context, in *api.ListProjectsInput) (
 	if err != nil {
 		return nil, err
 	}
-	switch str(in.SortBy) {
+	switch ptr.Value(in.SortBy) {
 	case api.ProjectSortByTypeCreatedTime:
 		slices.SortStableFunc(rows, func(a, b *projectRow) int { return a.Created.Compare(b.Created) })
 	case api.ProjectSortByTypeLastModifiedTime:
@@ -266,7 +267,7 @@ func (s *Service) listProjects(ctx context.Context, in *api.ListProjectsInput) (
 	for i, row := range rows {
 		names[i] = row.ID
 	}
-	if str(in.SortOrder) == api.SortOrderTypeDescending {
+	if ptr.Value(in.SortOrder) == api.SortOrderTypeDescending {
 		slices.Reverse(names)
 	}
 	names, next, err := page(names, in.NextToken)
@@ -278,7 +279,7 @@ func (s *Service) listProjects(ctx context.Context, in *api.ListProjectsInput) (
 
 func (s *Service) invalidateProjectCache(ctx context.Context, in *api.InvalidateProjectCacheInput) (*api.InvalidateProjectCacheOutput, error) {
 	id := caller.From(ctx)
-	name, old := nameOf(id, "project", str(in.ProjectName)), ""
+	name, old := nameOf(id, "project", ptr.Value(in.ProjectName)), ""
 	_, err := projects.Modify(ctx, s.deps.Store, id.Account, id.Region, name, "CacheInvalidated", func(p *Project) error {
 		old = cacheVolume(&projectRow{Key: projects.Key(id.Account, id.Region, name), Doc: *p})
 		p.CacheGeneration++
@@ -301,7 +302,7 @@ const pageSize = 100
 
 // page cuts one answer from all ids; the token is the last id of the one before.
 func page(all []string, token *string) ([]string, *string, error) {
-	if str(token) != "" {
+	if ptr.Value(token) != "" {
 		last, err := base64.RawURLEncoding.DecodeString(*token)
 		i := slices.Index(all, string(last))
 		if err != nil || i < 0 {

@@ -8,6 +8,7 @@ import (
 	api "slipway/internal/api/codebuild"
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/caller"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -18,9 +19,9 @@ func noBuild(id caller.Identity, build string) error {
 // retryBuild starts the same build again, from the same commit.
 func (s *Service) retryBuild(ctx context.Context, in *api.RetryBuildInput) (*api.RetryBuildOutput, error) {
 	id := caller.From(ctx)
-	old, err := builds.Find(ctx, s.deps.Store, id.Account, id.Region, nameOf(id, "build", str(in.Id)))
+	old, err := builds.Find(ctx, s.deps.Store, id.Account, id.Region, nameOf(id, "build", ptr.Value(in.Id)))
 	if errors.Is(err, store.ErrNotFound) {
-		return nil, noBuild(id, str(in.Id))
+		return nil, noBuild(id, ptr.Value(in.Id))
 	}
 	if err != nil {
 		return nil, err
@@ -47,7 +48,7 @@ func (s *Service) retryBuild(ctx context.Context, in *api.RetryBuildInput) (*api
 // has ended the phase.
 func (s *Service) stopBuild(ctx context.Context, in *api.StopBuildInput) (*api.StopBuildOutput, error) {
 	id := caller.From(ctx)
-	row, err := builds.Modify(ctx, s.deps.Store, id.Account, id.Region, nameOf(id, "build", str(in.Id)), "StopRequested", func(b *Build) error {
+	row, err := builds.Modify(ctx, s.deps.Store, id.Account, id.Region, nameOf(id, "build", ptr.Value(in.Id)), "StopRequested", func(b *Build) error {
 		if b.Complete() || !b.StopAt.IsZero() {
 			return store.ErrUnchanged
 		}
@@ -58,7 +59,7 @@ func (s *Service) stopBuild(ctx context.Context, in *api.StopBuildInput) (*api.S
 		return nil
 	})
 	if errors.Is(err, store.ErrNotFound) {
-		return nil, noBuild(id, str(in.Id))
+		return nil, noBuild(id, ptr.Value(in.Id))
 	}
 	if err != nil {
 		return nil, err
@@ -105,7 +106,7 @@ func (s *Service) batchDeleteBuilds(ctx context.Context, in *api.BatchDeleteBuil
 			if err := builds.Delete(tx, row, "Deleted", nil); err != nil {
 				return err
 			}
-			out.BuildsDeleted = append(out.BuildsDeleted, str(row.Doc.API.Arn))
+			out.BuildsDeleted = append(out.BuildsDeleted, ptr.Value(row.Doc.API.Arn))
 		}
 		return nil
 	})
@@ -122,7 +123,7 @@ func (s *Service) listBuilds(ctx context.Context, in *api.ListBuildsInput) (*api
 
 func (s *Service) listBuildsForProject(ctx context.Context, in *api.ListBuildsForProjectInput) (*api.ListBuildsForProjectOutput, error) {
 	id := caller.From(ctx)
-	name := nameOf(id, "project", str(in.ProjectName))
+	name := nameOf(id, "project", ptr.Value(in.ProjectName))
 	if _, err := projects.Find(ctx, s.deps.Store, id.Account, id.Region, name); errors.Is(err, store.ErrNotFound) {
 		return nil, noProject(id, name)
 	} else if err != nil {
@@ -147,7 +148,7 @@ func (s *Service) buildIDs(ctx context.Context, project string, order, token *st
 	for i, row := range rows {
 		ids[i] = row.ID
 	}
-	if str(order) != api.SortOrderTypeAscending {
+	if ptr.Value(order) != api.SortOrderTypeAscending {
 		slices.Reverse(ids)
 	}
 	return page(ids, token)

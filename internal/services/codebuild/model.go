@@ -4,6 +4,7 @@ import (
 	"time"
 
 	api "slipway/internal/api/codebuild"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -74,12 +75,12 @@ type Report struct {
 // status, Parent the project.
 var (
 	projects = store.NewTable[Project]("codebuild:project", nil)
-	builds   = store.NewTable("codebuild:build", func(b *Build) (string, string) { return str(b.API.ProjectName), str(b.API.BuildStatus) })
+	builds   = store.NewTable("codebuild:build", func(b *Build) (string, string) { return ptr.Value(b.API.ProjectName), ptr.Value(b.API.BuildStatus) })
 	tokens   = store.NewTable[Token]("codebuild:token", nil)
 	leases   = store.NewTable[Lease]("codebuild:address", nil)
 	doors    = store.NewTable[Door]("codebuild:door", nil)
 	groups   = store.NewTable[ReportGroup]("codebuild:report-group", nil)
-	reports  = store.NewTable("codebuild:report", func(r *Report) (string, string) { return r.Group, str(r.API.Status) })
+	reports  = store.NewTable("codebuild:report", func(r *Report) (string, string) { return r.Group, ptr.Value(r.API.Status) })
 )
 
 type (
@@ -88,12 +89,12 @@ type (
 )
 
 // Complete tells whether the build has its final status.
-func (b *Build) Complete() bool { return flag(b.API.BuildComplete) }
+func (b *Build) Complete() bool { return ptr.Value(b.API.BuildComplete) }
 
 // phase is the newest phase of that type, or nil.
 func (b *Build) phase(name string) *api.BuildPhase {
 	for i := len(b.API.Phases) - 1; i >= 0; i-- {
-		if str(b.API.Phases[i].PhaseType) == name {
+		if ptr.Value(b.API.Phases[i].PhaseType) == name {
 			return &b.API.Phases[i]
 		}
 	}
@@ -135,7 +136,7 @@ func (b *Build) finish(status string, at time.Time, contexts ...api.PhaseContext
 		if b.API.Phases[n-1].PhaseStatus != nil && len(contexts) > 0 {
 			b.enter(api.BuildPhaseTypeFinalizing, at)
 		}
-		b.leave(str(b.API.CurrentPhase), status, at, contexts...)
+		b.leave(ptr.Value(b.API.CurrentPhase), status, at, contexts...)
 	}
 	b.enter(api.BuildPhaseTypeCompleted, at)
 	b.API.BuildStatus, b.API.BuildComplete, b.API.EndTime = &status, new(true), b.API.Phases[len(b.API.Phases)-1].StartTime
@@ -143,28 +144,4 @@ func (b *Build) finish(status string, at time.Time, contexts ...api.PhaseContext
 
 func because(code, message string) api.PhaseContext {
 	return api.PhaseContext{StatusCode: &code, Message: &message}
-}
-
-func str(s *string) string {
-	if s == nil {
-		return ""
-	}
-	return *s
-}
-
-func flag(b *bool) bool { return b != nil && *b }
-
-func num(n *int64) int64 {
-	if n == nil {
-		return 0
-	}
-	return *n
-}
-
-// opt is nil for "": an absent member, not an empty one.
-func opt(s string) *string {
-	if s == "" {
-		return nil
-	}
-	return &s
 }

@@ -14,6 +14,7 @@ import (
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/caller"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -47,8 +48,8 @@ func (s *Service) report(row *buildRow, r *build.Report, at time.Time) Report {
 		TestSummary:  &api.TestReportSummary{Total: new(int64(r.Total)), StatusCounts: counts, DurationInNanoSeconds: &r.DurationNs},
 	}}
 	for _, c := range r.Cases {
-		out.Cases = append(out.Cases, api.TestCase{ReportArn: out.API.Arn, TestRawDataPath: opt(c.File), Prefix: opt(c.Prefix), Name: new(c.Name),
-			Status: new(c.Status), DurationInNanoSeconds: new(c.DurationNs), Message: opt(c.Message), Expired: out.API.Expired})
+		out.Cases = append(out.Cases, api.TestCase{ReportArn: out.API.Arn, TestRawDataPath: ptr.NonZero(c.File), Prefix: ptr.NonZero(c.Prefix), Name: new(c.Name),
+			Status: new(c.Status), DurationInNanoSeconds: new(c.DurationNs), Message: ptr.NonZero(c.Message), Expired: out.API.Expired})
 	}
 	return out
 }
@@ -107,16 +108,16 @@ func (s *Service) batchGetReportGroups(ctx context.Context, in *api.BatchGetRepo
 
 func (s *Service) describeTestCases(ctx context.Context, in *api.DescribeTestCasesInput) (*api.DescribeTestCasesOutput, error) {
 	id := caller.From(ctx)
-	row, err := reports.Find(ctx, s.deps.Store, id.Account, id.Region, nameOf(id, "report", str(in.ReportArn)))
+	row, err := reports.Find(ctx, s.deps.Store, id.Account, id.Region, nameOf(id, "report", ptr.Value(in.ReportArn)))
 	if errors.Is(err, store.ErrNotFound) {
-		return nil, awserr.New(api.ErrCodeResourceNotFoundException, "Report does not exist: %s", str(in.ReportArn))
+		return nil, awserr.New(api.ErrCodeResourceNotFoundException, "Report does not exist: %s", ptr.Value(in.ReportArn))
 	}
 	if err != nil {
 		return nil, err
 	}
 	out := &api.DescribeTestCasesOutput{TestCases: []api.TestCase{}} // at most 500, which is AWS's largest page
 	for _, c := range row.Doc.Cases {
-		if f := in.Filter; f != nil && (f.Status != nil && str(c.Status) != *f.Status || f.Keyword != nil && !strings.Contains(str(c.Prefix)+" "+str(c.Name), *f.Keyword)) {
+		if f := in.Filter; f != nil && (f.Status != nil && ptr.Value(c.Status) != *f.Status || f.Keyword != nil && !strings.Contains(ptr.Value(c.Prefix)+" "+ptr.Value(c.Name), *f.Keyword)) {
 			continue
 		}
 		out.TestCases = append(out.TestCases, c)
@@ -130,7 +131,7 @@ func (s *Service) listReports(ctx context.Context, in *api.ListReportsInput) (*a
 }
 
 func (s *Service) listReportsForReportGroup(ctx context.Context, in *api.ListReportsForReportGroupInput) (*api.ListReportsForReportGroupOutput, error) {
-	group := nameOf(caller.From(ctx), "report-group", str(in.ReportGroupArn))
+	group := nameOf(caller.From(ctx), "report-group", ptr.Value(in.ReportGroupArn))
 	arns, next, err := s.reportARNs(ctx, group, in.Filter, in.SortOrder, in.NextToken)
 	return &api.ListReportsForReportGroupOutput{Reports: arns, NextToken: next}, err
 }
@@ -140,19 +141,19 @@ func (s *Service) reportARNs(ctx context.Context, group string, filter *api.Repo
 	id := caller.From(ctx)
 	q := store.Query{Account: id.Account, Region: id.Region, Parent: group}
 	if filter != nil {
-		q.State = str(filter.Status)
+		q.State = ptr.Value(filter.Status)
 	}
 	rows, err := reports.Select(ctx, s.deps.Store, q)
 	if err != nil {
 		return nil, nil, err
 	}
 	slices.SortStableFunc(rows, func(a, b *store.Row[Report]) int { return a.Created.Compare(b.Created) })
-	if str(order) != api.SortOrderTypeAscending {
+	if ptr.Value(order) != api.SortOrderTypeAscending {
 		slices.Reverse(rows)
 	}
 	arns := make([]string, len(rows))
 	for i, row := range rows {
-		arns[i] = str(row.Doc.API.Arn)
+		arns[i] = ptr.Value(row.Doc.API.Arn)
 	}
 	return page(arns, token)
 }
@@ -165,9 +166,9 @@ func (s *Service) listReportGroups(ctx context.Context, in *api.ListReportGroups
 	}
 	arns := make([]string, len(rows))
 	for i, row := range rows {
-		arns[i] = str(row.Doc.API.Arn)
+		arns[i] = ptr.Value(row.Doc.API.Arn)
 	}
-	if str(in.SortOrder) == api.SortOrderTypeDescending {
+	if ptr.Value(in.SortOrder) == api.SortOrderTypeDescending {
 		slices.Reverse(arns)
 	}
 	arns, next, err := page(arns, in.NextToken)

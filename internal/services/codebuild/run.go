@@ -20,6 +20,7 @@ import (
 	"slipway/internal/api/sts"
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/clock"
 	"slipway/internal/machine"
 	"slipway/internal/store"
@@ -189,11 +190,11 @@ var compute = map[string]struct {
 func (s *Service) spec(row *buildRow) machine.Spec {
 	b := &row.Doc
 	spec := machine.Spec{
-		ID: machineID(row.ID), Kind: machine.KindBuild, PrivateIP: b.Address, Image: s.image(str(b.API.Environment.Image)),
+		ID: machineID(row.ID), Kind: machine.KindBuild, PrivateIP: b.Address, Image: s.image(ptr.Value(b.API.Environment.Image)),
 		Env:    []string{"AWS_ENDPOINT_URL=" + s.deps.Endpoint, "AWS_REGION=" + row.Region, "AWS_DEFAULT_REGION=" + row.Region},
 		Labels: map[string]string{labelBuild: row.ID, labelAccount: row.Account, labelRegion: row.Region},
 	}
-	if c, ok := compute[str(b.API.Environment.ComputeType)]; ok {
+	if c, ok := compute[ptr.Value(b.API.Environment.ComputeType)]; ok {
 		spec.VCPUs, spec.MemoryBytes = c.cpus, c.gib<<30
 	}
 	if b.Cache != "" {
@@ -218,11 +219,11 @@ func (s *Service) assume(ctx context.Context, row *buildRow) (*build.Credentials
 	if err != nil || c == nil {
 		return nil, err
 	}
-	return &build.Credentials{AccessKeyID: str(c.AccessKeyId), SecretAccessKey: str(c.SecretAccessKey), SessionToken: str(c.SessionToken)}, nil
+	return &build.Credentials{AccessKeyID: ptr.Value(c.AccessKeyId), SecretAccessKey: ptr.Value(c.SecretAccessKey), SessionToken: ptr.Value(c.SessionToken)}, nil
 }
 
 func (s *Service) roleKeys(ctx context.Context, row *buildRow) (*sts.Credentials, error) {
-	role := str(row.Doc.API.ServiceRole)
+	role := ptr.Value(row.Doc.API.ServiceRole)
 	if role == "" {
 		return nil, nil
 	}

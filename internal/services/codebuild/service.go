@@ -16,6 +16,7 @@ import (
 	api "slipway/internal/api/codebuild"
 	"slipway/internal/aws/caller"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/clock"
 	"slipway/internal/git"
 	"slipway/internal/machine"
@@ -124,7 +125,7 @@ func (s *Service) reconcile(ctx context.Context, key store.Key) (time.Duration, 
 	if s.follow(key) {
 		return s.watchdog(ctx, row)
 	}
-	if waited := s.deps.Clock.Since(b.QueuedAt); waited > time.Duration(num(b.API.QueuedTimeoutInMinutes))*time.Minute {
+	if waited := s.deps.Clock.Since(b.QueuedAt); waited > time.Duration(ptr.Value(b.API.QueuedTimeoutInMinutes))*time.Minute {
 		return 0, s.end(ctx, key, api.StatusTypeTimedOut, because("BUILD_QUEUE_TIMED_OUT", "The build waited in the queue longer than its time limit."))
 	}
 	return 200 * time.Millisecond, nil
@@ -140,7 +141,7 @@ func (s *Service) watchdog(ctx context.Context, row *buildRow) (time.Duration, e
 	if row.Doc.LaunchedAt.IsZero() {
 		return 0, nil
 	}
-	limit := s.inClock(time.Duration(num(row.Doc.API.TimeoutInMinutes))*time.Minute + time.Minute)
+	limit := s.inClock(time.Duration(ptr.Value(row.Doc.API.TimeoutInMinutes))*time.Minute + time.Minute)
 	left := limit - s.deps.Clock.Since(row.Doc.LaunchedAt)
 	if left > 0 {
 		return left, nil

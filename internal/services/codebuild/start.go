@@ -15,6 +15,7 @@ import (
 	api "slipway/internal/api/codebuild"
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/caller"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -33,7 +34,7 @@ const tokenLife = 5 * time.Minute
 
 func (s *Service) startBuild(ctx context.Context, in *api.StartBuildInput) (*api.StartBuildOutput, error) {
 	id := caller.From(ctx)
-	name := nameOf(id, "project", str(in.ProjectName))
+	name := nameOf(id, "project", ptr.Value(in.ProjectName))
 	project, err := projects.Find(ctx, s.deps.Store, id.Account, id.Region, name)
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, noProject(id, name)
@@ -48,7 +49,7 @@ func (s *Service) startBuild(ctx context.Context, in *api.StartBuildInput) (*api
 	if err := s.resolve(ctx, id, b); err != nil {
 		return nil, err
 	}
-	row, err := s.insert(ctx, id, name, b, str(in.IdempotencyToken))
+	row, err := s.insert(ctx, id, name, b, ptr.Value(in.IdempotencyToken))
 	if err != nil {
 		return nil, err
 	}
@@ -103,7 +104,7 @@ func (s *Service) requested(id caller.Identity, project *projectRow, in *api.Sta
 	logsConfig := p.LogsConfig
 	set(&logsConfig, in.LogsConfigOverride)
 	a.Logs = logsLocation(id, project.ID, uuid, logsConfig)
-	if str(a.Cache.Type) == api.CacheTypeS3 || str(a.Cache.Type) == api.CacheTypeLocal && slices.Contains(a.Cache.Modes, api.CacheModeLocalCustomCache) {
+	if ptr.Value(a.Cache.Type) == api.CacheTypeS3 || ptr.Value(a.Cache.Type) == api.CacheTypeLocal && slices.Contains(a.Cache.Modes, api.CacheModeLocalCustomCache) {
 		b.Cache = cacheVolume(project)
 	}
 	b.enter(api.BuildPhaseTypeSubmitted, now)
@@ -116,14 +117,14 @@ func (s *Service) requested(id caller.Identity, project *projectRow, in *api.Sta
 func (b *Build) check() error {
 	all := append([]api.ProjectSource{*b.API.Source}, b.API.SecondarySources...)
 	for i := range all {
-		if _, err := source(b, &all[i]); err != nil && !(str(all[i].Type) == api.SourceTypeCodepipeline && !b.ByPipeline) {
+		if _, err := source(b, &all[i]); err != nil && !(ptr.Value(all[i].Type) == api.SourceTypeCodepipeline && !b.ByPipeline) {
 			return err
 		}
 	}
-	if str(b.API.Source.Type) == api.SourceTypeCodepipeline && !b.ByPipeline {
+	if ptr.Value(b.API.Source.Type) == api.SourceTypeCodepipeline && !b.ByPipeline {
 		return invalid("Project source type CODEPIPELINE: the build can be started by CodePipeline only; give sourceTypeOverride and artifactsOverride to start it by hand")
 	}
-	if b.Artifacts != nil && str(b.Artifacts.Type) == api.ArtifactsTypeCodepipeline && !b.ByPipeline {
+	if b.Artifacts != nil && ptr.Value(b.Artifacts.Type) == api.ArtifactsTypeCodepipeline && !b.ByPipeline {
 		return invalid("Invalid artifacts: type CODEPIPELINE is for builds that CodePipeline starts; give artifactsOverride")
 	}
 	return nil
@@ -134,14 +135,14 @@ func (b *Build) variables(project, overrides []api.EnvironmentVariable) ([]api.E
 	out := slices.Clone(project)
 	for _, v := range overrides {
 		v.Type = def(v.Type, "PLAINTEXT")
-		if b.ByPipeline && str(v.Name) == "CODEBUILD_RESOLVED_SOURCE_VERSION" {
+		if b.ByPipeline && ptr.Value(v.Name) == "CODEBUILD_RESOLVED_SOURCE_VERSION" {
 			b.API.ResolvedSourceVersion = v.Value
 			continue
 		}
-		if strings.HasPrefix(str(v.Name), reserved) {
-			return nil, invalid("Invalid environment variable: %s begins with %s, which is reserved", str(v.Name), reserved)
+		if strings.HasPrefix(ptr.Value(v.Name), reserved) {
+			return nil, invalid("Invalid environment variable: %s begins with %s, which is reserved", ptr.Value(v.Name), reserved)
 		}
-		i := slices.IndexFunc(out, func(o api.EnvironmentVariable) bool { return str(o.Name) == str(v.Name) })
+		i := slices.IndexFunc(out, func(o api.EnvironmentVariable) bool { return ptr.Value(o.Name) == ptr.Value(v.Name) })
 		if i < 0 {
 			out = append(out, v)
 		} else {
@@ -170,8 +171,8 @@ func shown(a *api.ProjectArtifacts) *api.BuildArtifacts {
 		return nil
 	}
 	out := &api.BuildArtifacts{ArtifactIdentifier: a.ArtifactIdentifier, OverrideArtifactName: a.OverrideArtifactName, EncryptionDisabled: a.EncryptionDisabled}
-	if str(a.Location) != "" {
-		out.Location = new("arn:aws:s3:::" + strings.Join(slices.DeleteFunc([]string{str(a.Location), strings.Trim(str(a.Path), "/"), str(a.Name)}, func(p string) bool { return p == "" }), "/"))
+	if ptr.Value(a.Location) != "" {
+		out.Location = new("arn:aws:s3:::" + strings.Join(slices.DeleteFunc([]string{ptr.Value(a.Location), strings.Trim(ptr.Value(a.Path), "/"), ptr.Value(a.Name)}, func(p string) bool { return p == "" }), "/"))
 	}
 	return out
 }
@@ -183,14 +184,14 @@ func logsLocation(id caller.Identity, project, uuid string, c *api.LogsConfig) *
 		set(&cw, c.CloudWatchLogs)
 	}
 	l := &api.LogsLocation{CloudWatchLogs: cw, S3Logs: &api.S3LogsConfig{Status: new(api.LogsConfigStatusTypeDisabled)}}
-	if str(cw.Status) != api.LogsConfigStatusTypeEnabled {
+	if ptr.Value(cw.Status) != api.LogsConfigStatusTypeEnabled {
 		return l
 	}
 	group, stream := "/aws/codebuild/"+project, uuid
 	if cw.GroupName != nil {
 		group = *cw.GroupName
 	}
-	if str(cw.StreamName) != "" {
+	if ptr.Value(cw.StreamName) != "" {
 		stream = *cw.StreamName + "/" + uuid
 	}
 	l.GroupName, l.StreamName = &group, &stream
@@ -209,7 +210,7 @@ func cacheVolume(p *projectRow) string {
 func (s *Service) resolve(ctx context.Context, id caller.Identity, b *Build) error {
 	pin := func(src *api.ProjectSource, version string) (string, error) {
 		if s.deps.Repositories == nil {
-			return "", unsupportedSource(str(src.Type))
+			return "", unsupportedSource(ptr.Value(src.Type))
 		}
 		if version == "" {
 			version = "HEAD"
@@ -223,8 +224,8 @@ func (s *Service) resolve(ctx context.Context, id caller.Identity, b *Build) err
 		}
 		return c.ID, nil
 	}
-	if str(b.API.Source.Type) == api.SourceTypeCodecommit {
-		commit, err := pin(b.API.Source, str(b.API.SourceVersion))
+	if ptr.Value(b.API.Source.Type) == api.SourceTypeCodecommit {
+		commit, err := pin(b.API.Source, ptr.Value(b.API.SourceVersion))
 		if err != nil {
 			return err
 		}
@@ -232,15 +233,15 @@ func (s *Service) resolve(ctx context.Context, id caller.Identity, b *Build) err
 	}
 	for i := range b.API.SecondarySources {
 		src := &b.API.SecondarySources[i]
-		if str(src.Type) != api.SourceTypeCodecommit {
+		if ptr.Value(src.Type) != api.SourceTypeCodecommit {
 			continue
 		}
 		at := slices.IndexFunc(b.API.SecondarySourceVersions, func(v api.ProjectSourceVersion) bool {
-			return str(v.SourceIdentifier) == str(src.SourceIdentifier)
+			return ptr.Value(v.SourceIdentifier) == ptr.Value(src.SourceIdentifier)
 		})
 		version := ""
 		if at >= 0 {
-			version = str(b.API.SecondarySourceVersions[at].SourceVersion)
+			version = ptr.Value(b.API.SecondarySourceVersions[at].SourceVersion)
 		}
 		commit, err := pin(src, version)
 		if err != nil {
@@ -280,7 +281,7 @@ func (s *Service) insert(ctx context.Context, id caller.Identity, project string
 		if err != nil {
 			return err
 		}
-		if limit := num(p.Doc.API.ConcurrentBuildLimit); limit > 0 {
+		if limit := ptr.Value(p.Doc.API.ConcurrentBuildLimit); limit > 0 {
 			n, err := builds.Count(tx, store.Query{Account: id.Account, Region: id.Region, Parent: project, State: api.StatusTypeInProgress})
 			if err != nil {
 				return err

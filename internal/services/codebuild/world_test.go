@@ -22,6 +22,7 @@ import (
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/caller"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/clock"
 	"slipway/internal/git"
 	"slipway/internal/machine"
@@ -253,7 +254,7 @@ func (w *world) log() string {
 func phases(b api.Build) string {
 	var out []string
 	for _, p := range b.Phases {
-		out = append(out, str(p.PhaseType)+":"+str(p.PhaseStatus))
+		out = append(out, ptr.Value(p.PhaseType)+":"+ptr.Value(p.PhaseStatus))
 	}
 	return strings.Join(out, " ")
 }

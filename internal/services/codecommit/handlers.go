@@ -14,6 +14,7 @@ import (
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/caller"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/git"
 	"slipway/internal/store"
 )
@@ -43,13 +44,6 @@ func noRepository(name string) error {
 	return awserr.New("RepositoryDoesNotExistException", "%s does not exist", name)
 }
 
-func deref[T any](p *T) (v T) {
-	if p != nil {
-		v = *p
-	}
-	return v
-}
-
 func (s *Service) arn(account, region, name string) string {
 	return "arn:aws:codecommit:" + region + ":" + account + ":" + name
 }
@@ -73,11 +67,11 @@ func (s *Service) metadata(row *store.Row[Repository]) *api.RepositoryMetadata {
 }
 
 func (s *Service) createRepository(ctx context.Context, in *api.CreateRepositoryInput) (*api.CreateRepositoryOutput, error) {
-	id, name := caller.From(ctx), deref(in.RepositoryName)
+	id, name := caller.From(ctx), ptr.Value(in.RepositoryName)
 	if !nameRule.MatchString(name) || strings.HasSuffix(name, ".git") {
 		return nil, awserr.New("InvalidRepositoryNameException", "The repository name %q is not valid: it takes 1 to 100 letters, digits, periods, underscores and dashes, and must not end in .git.", name)
 	}
-	doc := Repository{ID: uuid.NewString(), Description: deref(in.RepositoryDescription), KMSKeyID: deref(in.KmsKeyId), Tags: in.Tags, Modified: s.deps.Clock.Now()}
+	doc := Repository{ID: uuid.NewString(), Description: ptr.Value(in.RepositoryDescription), KMSKeyID: ptr.Value(in.KmsKeyId), Tags: in.Tags, Modified: s.deps.Clock.Now()}
 	// The directory comes first: a row without it would be a broken
 	// repository, a directory without a row is removed at the next start.
 	dir := filepath.Join(s.deps.Dir, doc.ID+".git")
@@ -110,7 +104,7 @@ func (s *Service) getRepository(ctx context.Context, in *api.GetRepositoryInput)
 // findFor finds a repository of the caller's account and region.
 func (s *Service) findFor(ctx context.Context, name *string) (*store.Row[Repository], error) {
 	id := caller.From(ctx)
-	return s.find(ctx, id.Account, id.Region, deref(name))
+	return s.find(ctx, id.Account, id.Region, ptr.Value(name))
 }
 
 func (s *Service) batchGetRepositories(ctx context.Context, in *api.BatchGetRepositoriesInput) (*api.BatchGetRepositoriesOutput, error) {
@@ -138,7 +132,7 @@ func (s *Service) listRepositories(ctx context.Context, in *api.ListRepositories
 	if err != nil {
 		return nil, err
 	}
-	byDate, descending := deref(in.SortBy) == "lastModifiedDate", deref(in.Order) == "descending"
+	byDate, descending := ptr.Value(in.SortBy) == "lastModifiedDate", ptr.Value(in.Order) == "descending"
 	sort.SliceStable(rows, func(i, j int) bool {
 		if descending {
 			i, j = j, i
@@ -149,7 +143,7 @@ func (s *Service) listRepositories(ctx context.Context, in *api.ListRepositories
 		return rows[i].ID < rows[j].ID
 	})
 	start := 0
-	if token := deref(in.NextToken); token != "" {
+	if token := ptr.Value(in.NextToken); token != "" {
 		for start < len(rows) && rows[start].Doc.ID != token {
 			start++
 		}
@@ -207,19 +201,19 @@ func (s *Service) removeOrphan(_ context.Context, id string) {
 }
 
 func (s *Service) updateDescription(ctx context.Context, in *api.UpdateRepositoryDescriptionInput) (*api.UpdateRepositoryDescriptionOutput, error) {
-	err := s.change(ctx, in.RepositoryName, func(r *Repository) { r.Description = deref(in.RepositoryDescription) })
+	err := s.change(ctx, in.RepositoryName, func(r *Repository) { r.Description = ptr.Value(in.RepositoryDescription) })
 	return &api.UpdateRepositoryDescriptionOutput{}, err
 }
 
 func (s *Service) change(ctx context.Context, name *string, fn func(*Repository)) error {
 	id := caller.From(ctx)
-	_, err := repositories.Modify(ctx, s.deps.Store, id.Account, id.Region, deref(name), "Changed", func(r *Repository) error {
+	_, err := repositories.Modify(ctx, s.deps.Store, id.Account, id.Region, ptr.Value(name), "Changed", func(r *Repository) error {
 		fn(r)
 		r.Modified = s.deps.Clock.Now()
 		return nil
 	})
 	if errors.Is(err, store.ErrNotFound) {
-		return noRepository(deref(name))
+		return noRepository(ptr.Value(name))
 	}
 	return err
 }
@@ -229,13 +223,13 @@ func (s *Service) updateDefaultBranch(ctx context.Context, in *api.UpdateDefault
 	if err != nil {
 		return nil, err
 	}
-	if _, err := s.branch(ctx, row, deref(in.DefaultBranchName)); err != nil {
+	if _, err := s.branch(ctx, row, ptr.Value(in.DefaultBranchName)); err != nil {
 		return nil, err
 	}
-	if err := s.repo(row).SetHead(ctx, deref(in.DefaultBranchName)); err != nil {
+	if err := s.repo(row).SetHead(ctx, ptr.Value(in.DefaultBranchName)); err != nil {
 		return nil, err
 	}
-	err = s.change(ctx, in.RepositoryName, func(r *Repository) { r.DefaultBranch = deref(in.DefaultBranchName) })
+	err = s.change(ctx, in.RepositoryName, func(r *Repository) { r.DefaultBranch = ptr.Value(in.DefaultBranchName) })
 	return &api.UpdateDefaultBranchOutput{}, err
 }
 
@@ -252,7 +246,7 @@ func (s *Service) getBranch(ctx context.Context, in *api.GetBranchInput) (*api.G
 	if err != nil {
 		return nil, err
 	}
-	if deref(in.BranchName) == "" {
+	if ptr.Value(in.BranchName) == "" {
 		return nil, awserr.New("BranchNameRequiredException", "A branch name is required, but was not specified.")
 	}
 	b, err := s.branch(ctx, row, *in.BranchName)
@@ -268,7 +262,7 @@ func (s *Service) listBranches(ctx context.Context, in *api.ListBranchesInput) (
 		return nil, err
 	}
 	q := store.Query{Account: row.Account, Region: row.Region, Parent: row.ID, Limit: pageSize + 1}
-	if token := deref(in.NextToken); token != "" {
+	if token := ptr.Value(in.NextToken); token != "" {
 		q.After = row.ID + "/" + token
 	}
 	rows, err := branches.Select(ctx, s.deps.Store, q)
@@ -291,15 +285,15 @@ func (s *Service) createBranch(ctx context.Context, in *api.CreateBranchInput) (
 	if err != nil {
 		return nil, err
 	}
-	name := deref(in.BranchName)
+	name := ptr.Value(in.BranchName)
 	if !git.ValidBranch(ctx, name) {
 		return nil, awserr.New("InvalidBranchNameException", "The branch name %q is not valid.", name)
 	}
 	if _, err := s.branch(ctx, row, name); err == nil {
 		return nil, awserr.New("BranchNameExistsException", "The branch %s already exists in the repository %s.", name, row.ID)
 	}
-	if _, err := s.repo(row).Commit(ctx, deref(in.CommitId)); err != nil {
-		return nil, awserr.New("CommitDoesNotExistException", "The commit %s does not exist in the repository %s.", deref(in.CommitId), row.ID)
+	if _, err := s.repo(row).Commit(ctx, ptr.Value(in.CommitId)); err != nil {
+		return nil, awserr.New("CommitDoesNotExistException", "The commit %s does not exist in the repository %s.", ptr.Value(in.CommitId), row.ID)
 	}
 	if err := s.repo(row).UpdateBranch(ctx, name, *in.CommitId, ""); err != nil {
 		return nil, err
@@ -312,7 +306,7 @@ func (s *Service) deleteBranch(ctx context.Context, in *api.DeleteBranchInput) (
 	if err != nil {
 		return nil, err
 	}
-	name := deref(in.BranchName)
+	name := ptr.Value(in.BranchName)
 	if name == row.Doc.DefaultBranch {
 		return nil, awserr.New("DefaultBranchCannotBeDeletedException", "The branch %s is the default branch of %s; make another one the default first.", name, row.ID)
 	}
@@ -338,9 +332,9 @@ func (s *Service) getCommit(ctx context.Context, in *api.GetCommitInput) (*api.G
 	if err != nil {
 		return nil, err
 	}
-	c, err := s.repo(row).Commit(ctx, deref(in.CommitId))
+	c, err := s.repo(row).Commit(ctx, ptr.Value(in.CommitId))
 	if err != nil {
-		return nil, awserr.New("CommitIdDoesNotExistException", "The commit %s does not exist in the repository %s.", deref(in.CommitId), row.ID)
+		return nil, awserr.New("CommitIdDoesNotExistException", "The commit %s does not exist in the repository %s.", ptr.Value(in.CommitId), row.ID)
 	}
 	return &api.GetCommitOutput{Commit: &api.Commit{
 		CommitId: new(c.ID), TreeId: new(c.Tree), Parents: append([]string{}, c.Parents...), Message: new(c.Message),
@@ -355,7 +349,7 @@ func (s *Service) at(ctx context.Context, name, spec *string) (*git.Repo, string
 	if err != nil {
 		return nil, "", err
 	}
-	what := deref(spec)
+	what := ptr.Value(spec)
 	if what == "" {
 		what = row.Doc.DefaultBranch
 	}
@@ -376,7 +370,7 @@ func (s *Service) getFile(ctx context.Context, in *api.GetFileInput) (*api.GetFi
 	if err != nil {
 		return nil, err
 	}
-	path := strings.Trim(deref(in.FilePath), "/")
+	path := strings.Trim(ptr.Value(in.FilePath), "/")
 	e, err := repo.Lookup(ctx, commit, path)
 	if err != nil || e.Type != "blob" {
 		return nil, awserr.New("FileDoesNotExistException", "The file %s does not exist in commit %s.", path, commit)
@@ -393,9 +387,9 @@ func (s *Service) getBlob(ctx context.Context, in *api.GetBlobInput) (*api.GetBl
 	if err != nil {
 		return nil, err
 	}
-	content, err := s.repo(row).Blob(ctx, deref(in.BlobId), maxFile)
+	content, err := s.repo(row).Blob(ctx, ptr.Value(in.BlobId), maxFile)
 	if errors.Is(err, git.ErrNotFound) {
-		return nil, awserr.New("BlobIdDoesNotExistException", "The blob %s does not exist in the repository %s.", deref(in.BlobId), row.ID)
+		return nil, awserr.New("BlobIdDoesNotExistException", "The blob %s does not exist in the repository %s.", ptr.Value(in.BlobId), row.ID)
 	}
 	if err != nil {
 		return nil, awserr.New("FileTooLargeException", "%v", err)
@@ -408,7 +402,7 @@ func (s *Service) getFolder(ctx context.Context, in *api.GetFolderInput) (*api.G
 	if err != nil {
 		return nil, err
 	}
-	path := strings.Trim(deref(in.FolderPath), "/")
+	path := strings.Trim(ptr.Value(in.FolderPath), "/")
 	entries, err := repo.Tree(ctx, commit, path, false)
 	if err != nil {
 		return nil, awserr.New("FolderDoesNotExistException", "The folder %s does not exist in commit %s.", path, commit)
@@ -432,9 +426,9 @@ func (s *Service) getFolder(ctx context.Context, in *api.GetFolderInput) (*api.G
 
 // tagged finds the repository that an ARN names.
 func (s *Service) tagged(ctx context.Context, arn *string) (string, error) {
-	parts := strings.Split(deref(arn), ":")
+	parts := strings.Split(ptr.Value(arn), ":")
 	if len(parts) != 6 || parts[2] != "codecommit" {
-		return "", awserr.New("InvalidResourceArnException", "The value for the resource ARN is not valid: %s", deref(arn))
+		return "", awserr.New("InvalidResourceArnException", "The value for the resource ARN is not valid: %s", ptr.Value(arn))
 	}
 	_, err := s.findFor(ctx, &parts[5])
 	return parts[5], err

@@ -14,6 +14,7 @@ import (
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/caller"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/clock"
 	"slipway/internal/store"
 )
@@ -146,7 +147,7 @@ func deploymentARN(account, region, deployment string) string {
 }
 
 func (s *Service) pollHostCommand(ctx context.Context, in *cmds.PollHostCommandInput) (*cmds.PollHostCommandOutput, error) {
-	h, err := s.host(ctx, str(in.HostIdentifier))
+	h, err := s.host(ctx, ptr.Value(in.HostIdentifier))
 	if err != nil {
 		return nil, err
 	}
@@ -209,22 +210,22 @@ func (s *Service) nextCommand(ctx context.Context, h hostRef) (*cmds.HostCommand
 		}
 		id := commandID{Deployment: row.Doc.Deployment, Instance: h.instance, Event: e.Name, Delivery: rand.Text()[:12]}
 		return &cmds.HostCommandInstance{
-			HostCommandIdentifier: ptr(id.String()), CommandName: ptr(e.Name), Nonce: ptr(int64(0)),
-			DeploymentExecutionId: ptr(executionID(h.account, h.region, row.Doc.Deployment)),
+			HostCommandIdentifier: new(id.String()), CommandName: new(e.Name), Nonce: new(int64(0)),
+			DeploymentExecutionId: new(executionID(h.account, h.region, row.Doc.Deployment)),
 		}, 0, nil
 	}
 	return nil, recheck, nil
 }
 
 func (s *Service) getDeploymentSpecification(ctx context.Context, in *cmds.GetDeploymentSpecificationInput) (*cmds.GetDeploymentSpecificationOutput, error) {
-	h, err := s.host(ctx, str(in.HostIdentifier))
+	h, err := s.host(ctx, ptr.Value(in.HostIdentifier))
 	if err != nil {
 		return nil, err
 	}
 	prefix := executionID(h.account, h.region, "")
-	id, ok := strings.CutPrefix(str(in.DeploymentExecutionId), prefix)
+	id, ok := strings.CutPrefix(ptr.Value(in.DeploymentExecutionId), prefix)
 	if !ok {
-		return nil, clientError("DeploymentExecutionId %.129q is not of this account and region.", str(in.DeploymentExecutionId))
+		return nil, clientError("DeploymentExecutionId %.129q is not of this account and region.", ptr.Value(in.DeploymentExecutionId))
 	}
 	d, err := find(ctx, s.store, func(r store.Reader) (*deploymentRow, error) {
 		if _, err := targets.Get(r, h.account, h.region, targetRowID(id, h.instance)); err != nil {
@@ -243,9 +244,9 @@ func (s *Service) getDeploymentSpecification(ctx context.Context, in *cmds.GetDe
 		return nil, clientError("%v", err)
 	}
 	return &cmds.GetDeploymentSpecificationOutput{
-		DeploymentSystem: ptr("CodeDeploy"),
+		DeploymentSystem: new("CodeDeploy"),
 		DeploymentSpecification: &cmds.DeploymentSpecification{
-			GenericEnvelope: &cmds.Envelope{Format: ptr(envelopeFormat), Payload: &payload},
+			GenericEnvelope: &cmds.Envelope{Format: new(envelopeFormat), Payload: &payload},
 		},
 	}, nil
 }
@@ -293,11 +294,11 @@ func (s *Service) putHostCommandAcknowledgement(ctx context.Context, in *cmds.Pu
 	var note struct{ IsCommandNoop bool }
 	if in.Diagnostics != nil {
 		// A note that does not parse is no reason to refuse: it is a hint.
-		_ = json.Unmarshal([]byte(str(in.Diagnostics.Payload)), &note)
+		_ = json.Unmarshal([]byte(ptr.Value(in.Diagnostics.Payload)), &note)
 	}
 	answer := commandGo
 	err := s.store.Update(ctx, func(tx store.Tx) error {
-		id, row, e, err := s.command(ctx, tx, str(in.HostCommandIdentifier))
+		id, row, e, err := s.command(ctx, tx, ptr.Value(in.HostCommandIdentifier))
 		if err != nil {
 			return err
 		}
@@ -326,16 +327,16 @@ func (s *Service) putHostCommandAcknowledgement(ctx context.Context, in *cmds.Pu
 // transaction.
 func (s *Service) putHostCommandComplete(ctx context.Context, in *cmds.PutHostCommandCompleteInput) (*cmds.PutHostCommandCompleteOutput, error) {
 	failed := false
-	switch str(in.CommandStatus) {
+	switch ptr.Value(in.CommandStatus) {
 	case "Succeeded":
 	case "Failed":
 		failed = true
 	default:
-		return nil, clientError("CommandStatus must be Succeeded or Failed, not %.20q.", str(in.CommandStatus))
+		return nil, clientError("CommandStatus must be Succeeded or Failed, not %.20q.", ptr.Value(in.CommandStatus))
 	}
 	diag := parseDiagnostics(in.Diagnostics, failed)
 	err := s.store.Update(ctx, func(tx store.Tx) error {
-		id, row, e, err := s.command(ctx, tx, str(in.HostCommandIdentifier))
+		id, row, e, err := s.command(ctx, tx, ptr.Value(in.HostCommandIdentifier))
 		if err != nil {
 			return err
 		}
@@ -365,7 +366,7 @@ func (s *Service) putHostCommandComplete(ctx context.Context, in *cmds.PutHostCo
 func (s *Service) postHostCommandUpdate(ctx context.Context, in *cmds.PostHostCommandUpdateInput) (*cmds.PostHostCommandUpdateOutput, error) {
 	status := ""
 	err := s.store.View(ctx, func(r store.Reader) error {
-		_, _, e, err := s.command(ctx, r, str(in.HostCommandIdentifier))
+		_, _, e, err := s.command(ctx, r, ptr.Value(in.HostCommandIdentifier))
 		if err != nil {
 			return err
 		}

@@ -13,6 +13,7 @@ import (
 	cmds "slipway/internal/api/codedeploycommands"
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/caller"
+	"slipway/internal/aws/ptr"
 )
 
 // Bad input is refused with AWS's code and leaves nothing behind.
@@ -21,12 +22,12 @@ func TestRefusals(t *testing.T) {
 	w.setUp(nil)
 	s, ctx := w.svc, user(t.Context())
 	group := func(change func(*api.CreateDeploymentGroupInput)) error {
-		in := &api.CreateDeploymentGroupInput{ApplicationName: ptr("todo"), DeploymentGroupName: ptr("x"), ServiceRoleArn: ptr(testRole)}
+		in := &api.CreateDeploymentGroupInput{ApplicationName: new("todo"), DeploymentGroupName: new("x"), ServiceRoleArn: new(testRole)}
 		change(in)
 		return second(s.createDeploymentGroup(ctx, in))
 	}
 	deploy := func(change func(*api.CreateDeploymentInput)) error {
-		in := &api.CreateDeploymentInput{ApplicationName: ptr("todo"), DeploymentGroupName: ptr("web"), Revision: revision("app.zip")}
+		in := &api.CreateDeploymentInput{ApplicationName: new("todo"), DeploymentGroupName: new("web"), Revision: revision("app.zip")}
 		change(in)
 		return second(s.createDeployment(ctx, in))
 	}
@@ -35,66 +36,66 @@ func TestRefusals(t *testing.T) {
 		name, code string
 		err        error
 	}{
-		{"application exists", "ApplicationAlreadyExistsException", second(s.createApplication(ctx, &api.CreateApplicationInput{ApplicationName: ptr("todo")}))},
+		{"application exists", "ApplicationAlreadyExistsException", second(s.createApplication(ctx, &api.CreateApplicationInput{ApplicationName: new("todo")}))},
 		{"application without a name", "ApplicationNameRequiredException", second(s.createApplication(ctx, &api.CreateApplicationInput{}))},
-		{"slash in a name", "InvalidApplicationNameException", second(s.createApplication(ctx, &api.CreateApplicationInput{ApplicationName: ptr("a/b")}))},
+		{"slash in a name", "InvalidApplicationNameException", second(s.createApplication(ctx, &api.CreateApplicationInput{ApplicationName: new("a/b")}))},
 		{"long name", "InvalidApplicationNameException", second(s.createApplication(ctx, &api.CreateApplicationInput{ApplicationName: &long}))},
-		{"Lambda", "NotImplemented", second(s.createApplication(ctx, &api.CreateApplicationInput{ApplicationName: ptr("l"), ComputePlatform: ptr("Lambda")}))},
-		{"no application", "ApplicationDoesNotExistException", second(s.getApplication(ctx, &api.GetApplicationInput{ApplicationName: ptr("none")}))},
+		{"Lambda", "NotImplemented", second(s.createApplication(ctx, &api.CreateApplicationInput{ApplicationName: new("l"), ComputePlatform: new("Lambda")}))},
+		{"no application", "ApplicationDoesNotExistException", second(s.getApplication(ctx, &api.GetApplicationInput{ApplicationName: new("none")}))},
 		{"no role", "RoleRequiredException", group(func(in *api.CreateDeploymentGroupInput) { in.ServiceRoleArn = nil })},
-		{"bad role", "InvalidRoleException", group(func(in *api.CreateDeploymentGroupInput) { in.ServiceRoleArn = ptr("me") })},
-		{"group exists", "DeploymentGroupAlreadyExistsException", group(func(in *api.CreateDeploymentGroupInput) { in.DeploymentGroupName = ptr("web") })},
-		{"no configuration", "DeploymentConfigDoesNotExistException", group(func(in *api.CreateDeploymentGroupInput) { in.DeploymentConfigName = ptr("none") })},
+		{"bad role", "InvalidRoleException", group(func(in *api.CreateDeploymentGroupInput) { in.ServiceRoleArn = new("me") })},
+		{"group exists", "DeploymentGroupAlreadyExistsException", group(func(in *api.CreateDeploymentGroupInput) { in.DeploymentGroupName = new("web") })},
+		{"no configuration", "DeploymentConfigDoesNotExistException", group(func(in *api.CreateDeploymentGroupInput) { in.DeploymentConfigName = new("none") })},
 		{"no scaling group", "InvalidAutoScalingGroupException", group(func(in *api.CreateDeploymentGroupInput) { in.AutoScalingGroups = []string{"none"} })},
 		{"tags and tag set", "InvalidEC2TagCombinationException", group(func(in *api.CreateDeploymentGroupInput) {
-			f := []api.EC2TagFilter{{Key: ptr("a"), Type: ptr("KEY_ONLY")}}
+			f := []api.EC2TagFilter{{Key: new("a"), Type: new("KEY_ONLY")}}
 			in.Ec2TagFilters, in.Ec2TagSet = f, &api.EC2TagSet{Ec2TagSetList: [][]api.EC2TagFilter{f}}
 		})},
-		{"tag without a type", "InvalidEC2TagException", group(func(in *api.CreateDeploymentGroupInput) { in.Ec2TagFilters = []api.EC2TagFilter{{Key: ptr("a")}} })},
+		{"tag without a type", "InvalidEC2TagException", group(func(in *api.CreateDeploymentGroupInput) { in.Ec2TagFilters = []api.EC2TagFilter{{Key: new("a")}} })},
 		{"four tag groups", "TagSetListLimitExceededException", group(func(in *api.CreateDeploymentGroupInput) {
 			in.Ec2TagSet = &api.EC2TagSet{Ec2TagSetList: make([][]api.EC2TagFilter, 4)}
 		})},
 		{"blue/green", "NotImplemented", group(func(in *api.CreateDeploymentGroupInput) {
-			in.DeploymentStyle = &api.DeploymentStyle{DeploymentType: ptr("BLUE_GREEN")}
+			in.DeploymentStyle = &api.DeploymentStyle{DeploymentType: new("BLUE_GREEN")}
 		})},
 		{"traffic without a target group", "InvalidLoadBalancerInfoException", group(func(in *api.CreateDeploymentGroupInput) {
-			in.DeploymentStyle = &api.DeploymentStyle{DeploymentOption: ptr("WITH_TRAFFIC_CONTROL")}
+			in.DeploymentStyle = &api.DeploymentStyle{DeploymentOption: new("WITH_TRAFFIC_CONTROL")}
 		})},
 		{"rollback without events", "InvalidAutoRollbackConfigException", group(func(in *api.CreateDeploymentGroupInput) {
-			in.AutoRollbackConfiguration = &api.AutoRollbackConfiguration{Enabled: ptr(true)}
+			in.AutoRollbackConfiguration = &api.AutoRollbackConfiguration{Enabled: new(true)}
 		})},
 		{"alarms without names", "InvalidAlarmConfigException", group(func(in *api.CreateDeploymentGroupInput) {
-			in.AlarmConfiguration = &api.AlarmConfiguration{Enabled: ptr(true)}
+			in.AlarmConfiguration = &api.AlarmConfiguration{Enabled: new(true)}
 		})},
 		{"unknown trigger event", "InvalidTriggerConfigException", group(func(in *api.CreateDeploymentGroupInput) {
-			in.TriggerConfigurations = []api.TriggerConfig{{TriggerName: ptr("a"), TriggerTargetArn: ptr("arn:x"), TriggerEvents: []string{"Moon"}}}
+			in.TriggerConfigurations = []api.TriggerConfig{{TriggerName: new("a"), TriggerTargetArn: new("arn:x"), TriggerEvents: []string{"Moon"}}}
 		})},
-		{"no group", "DeploymentGroupDoesNotExistException", deploy(func(in *api.CreateDeploymentInput) { in.DeploymentGroupName = ptr("none") })},
+		{"no group", "DeploymentGroupDoesNotExistException", deploy(func(in *api.CreateDeploymentInput) { in.DeploymentGroupName = new("none") })},
 		{"no revision", "RevisionRequiredException", deploy(func(in *api.CreateDeploymentInput) { in.Revision = nil })},
 		{"no bundle type", "InvalidRevisionException", deploy(func(in *api.CreateDeploymentInput) { in.Revision.S3Location.BundleType = nil })},
 		{"bad repository", "InvalidRevisionException", deploy(func(in *api.CreateDeploymentInput) {
-			in.Revision = &api.RevisionLocation{RevisionType: ptr("GitHub"), GitHubLocation: &api.GitHubLocation{Repository: ptr("../x"), CommitId: ptr("abcdef0")}}
+			in.Revision = &api.RevisionLocation{RevisionType: new("GitHub"), GitHubLocation: &api.GitHubLocation{Repository: new("../x"), CommitId: new("abcdef0")}}
 		})},
-		{"unknown configuration", "DeploymentConfigDoesNotExistException", deploy(func(in *api.CreateDeploymentInput) { in.DeploymentConfigName = ptr("none") })},
-		{"long description", "DescriptionTooLongException", deploy(func(in *api.CreateDeploymentInput) { in.Description = ptr(strings.Repeat("x", 1001)) })},
+		{"unknown configuration", "DeploymentConfigDoesNotExistException", deploy(func(in *api.CreateDeploymentInput) { in.DeploymentConfigName = new("none") })},
+		{"long description", "DescriptionTooLongException", deploy(func(in *api.CreateDeploymentInput) { in.Description = new(strings.Repeat("x", 1001)) })},
 		{"blue/green targets", "InvalidTargetInstancesException", deploy(func(in *api.CreateDeploymentInput) { in.TargetInstances = &api.TargetInstances{} })},
-		{"no deployment", "DeploymentDoesNotExistException", second(s.getDeployment(ctx, &api.GetDeploymentInput{DeploymentId: ptr("d-NONE")}))},
-		{"bad deployment id", "InvalidDeploymentIdException", second(s.getDeployment(ctx, &api.GetDeploymentInput{DeploymentId: ptr("d-1/../x")}))},
-		{"percent above 100", "InvalidMinimumHealthyHostValueException", second(s.createDeploymentConfig(ctx, &api.CreateDeploymentConfigInput{DeploymentConfigName: ptr("c"), MinimumHealthyHosts: &api.MinimumHealthyHosts{Type: ptr("FLEET_PERCENT"), Value: ptr(int64(101))}}))},
-		{"built-in name", "DeploymentConfigAlreadyExistsException", second(s.createDeploymentConfig(ctx, &api.CreateDeploymentConfigInput{DeploymentConfigName: ptr(defaultConfig), MinimumHealthyHosts: &api.MinimumHealthyHosts{Type: ptr("HOST_COUNT"), Value: ptr(int64(1))}}))},
-		{"bad token", "InvalidNextTokenException", second(s.listApplications(ctx, &api.ListApplicationsInput{NextToken: ptr("?")}))},
+		{"no deployment", "DeploymentDoesNotExistException", second(s.getDeployment(ctx, &api.GetDeploymentInput{DeploymentId: new("d-NONE")}))},
+		{"bad deployment id", "InvalidDeploymentIdException", second(s.getDeployment(ctx, &api.GetDeploymentInput{DeploymentId: new("d-1/../x")}))},
+		{"percent above 100", "InvalidMinimumHealthyHostValueException", second(s.createDeploymentConfig(ctx, &api.CreateDeploymentConfigInput{DeploymentConfigName: new("c"), MinimumHealthyHosts: &api.MinimumHealthyHosts{Type: new("FLEET_PERCENT"), Value: new(int64(101))}}))},
+		{"built-in name", "DeploymentConfigAlreadyExistsException", second(s.createDeploymentConfig(ctx, &api.CreateDeploymentConfigInput{DeploymentConfigName: new(defaultConfig), MinimumHealthyHosts: &api.MinimumHealthyHosts{Type: new("HOST_COUNT"), Value: new(int64(1))}}))},
+		{"bad token", "InvalidNextTokenException", second(s.listApplications(ctx, &api.ListApplicationsInput{NextToken: new("?")}))},
 		{"status", "InvalidDeploymentStatusException", second(s.listDeployments(ctx, &api.ListDeploymentsInput{IncludeOnlyStatuses: []string{"Gone"}}))},
-		{"application without group", "DeploymentGroupNameRequiredException", second(s.listDeployments(ctx, &api.ListDeploymentsInput{ApplicationName: ptr("todo")}))},
-		{"revision unknown", "RevisionDoesNotExistException", second(s.getApplicationRevision(ctx, &api.GetApplicationRevisionInput{ApplicationName: ptr("todo"), Revision: revision("none.zip")}))},
-		{"foreign ARN", "InvalidArnException", second(s.listTagsForResource(ctx, &api.ListTagsForResourceInput{ResourceArn: ptr("arn:aws:s3:::x")}))},
-		{"two principals", "MultipleIamArnsProvidedException", second(s.registerOnPremisesInstance(ctx, &api.RegisterOnPremisesInstanceInput{InstanceName: ptr("h"), IamUserArn: ptr("a"), IamSessionArn: ptr("b")}))},
-		{"name of an instance id", "InvalidInstanceNameException", second(s.registerOnPremisesInstance(ctx, &api.RegisterOnPremisesInstanceInput{InstanceName: ptr("i-0123456789abcdef0"), IamUserArn: ptr("a")}))},
+		{"application without group", "DeploymentGroupNameRequiredException", second(s.listDeployments(ctx, &api.ListDeploymentsInput{ApplicationName: new("todo")}))},
+		{"revision unknown", "RevisionDoesNotExistException", second(s.getApplicationRevision(ctx, &api.GetApplicationRevisionInput{ApplicationName: new("todo"), Revision: revision("none.zip")}))},
+		{"foreign ARN", "InvalidArnException", second(s.listTagsForResource(ctx, &api.ListTagsForResourceInput{ResourceArn: new("arn:aws:s3:::x")}))},
+		{"two principals", "MultipleIamArnsProvidedException", second(s.registerOnPremisesInstance(ctx, &api.RegisterOnPremisesInstanceInput{InstanceName: new("h"), IamUserArn: new("a"), IamSessionArn: new("b")}))},
+		{"name of an instance id", "InvalidInstanceNameException", second(s.registerOnPremisesInstance(ctx, &api.RegisterOnPremisesInstanceInput{InstanceName: new("i-0123456789abcdef0"), IamUserArn: new("a")}))},
 	} {
 		if !awserr.Is(c.err, c.code) {
 			t.Errorf("%s: got %v, want %s", c.name, c.err, c.code)
 		}
 	}
-	if out := call(t, s.listDeploymentGroups, &api.ListDeploymentGroupsInput{ApplicationName: ptr("todo")}); len(out.DeploymentGroups) != 1 {
+	if out := call(t, s.listDeploymentGroups, &api.ListDeploymentGroupsInput{ApplicationName: new("todo")}); len(out.DeploymentGroups) != 1 {
 		t.Errorf("groups %v", out.DeploymentGroups)
 	}
 	if out := call(t, s.listDeployments, &api.ListDeploymentsInput{}); len(out.Deployments) != 0 {
@@ -104,7 +105,7 @@ func TestRefusals(t *testing.T) {
 
 func TestSelection(t *testing.T) {
 	filter := func(key, value, kind string) api.EC2TagFilter {
-		return api.EC2TagFilter{Key: opt(key), Value: opt(value), Type: &kind}
+		return api.EC2TagFilter{Key: ptr.NonZero(key), Value: ptr.NonZero(value), Type: &kind}
 	}
 	tags := map[string]string{"app": "todo", "tier": "web"}
 	for _, c := range []struct {
@@ -132,11 +133,11 @@ func TestRenameAndUpdate(t *testing.T) {
 	d := w.deploy("app.zip")
 	w.wait(d)
 	call(t, w.svc.updateDeploymentGroup, &api.UpdateDeploymentGroupInput{
-		ApplicationName: ptr("todo"), CurrentDeploymentGroupName: ptr("web"), NewDeploymentGroupName: ptr("prod"), AutoScalingGroups: []string{},
-		DeploymentConfigName: ptr("CodeDeployDefault.AllAtOnce"), TerminationHookEnabled: ptr(true),
+		ApplicationName: new("todo"), CurrentDeploymentGroupName: new("web"), NewDeploymentGroupName: new("prod"), AutoScalingGroups: []string{},
+		DeploymentConfigName: new("CodeDeployDefault.AllAtOnce"), TerminationHookEnabled: new(true),
 	})
-	call(t, w.svc.updateApplication, &api.UpdateApplicationInput{ApplicationName: ptr("todo"), NewApplicationName: ptr("tasks")})
-	g := call(t, w.svc.getDeploymentGroup, &api.GetDeploymentGroupInput{ApplicationName: ptr("tasks"), DeploymentGroupName: ptr("prod")}).DeploymentGroupInfo
+	call(t, w.svc.updateApplication, &api.UpdateApplicationInput{ApplicationName: new("todo"), NewApplicationName: new("tasks")})
+	g := call(t, w.svc.getDeploymentGroup, &api.GetDeploymentGroupInput{ApplicationName: new("tasks"), DeploymentGroupName: new("prod")}).DeploymentGroupInfo
 	if *g.DeploymentConfigName != "CodeDeployDefault.AllAtOnce" || len(g.Ec2TagFilters) != 1 || len(g.AutoScalingGroups) != 0 || *g.LastSuccessfulDeployment.DeploymentId != d {
 		t.Errorf("%+v", g)
 	}
@@ -145,17 +146,17 @@ func TestRenameAndUpdate(t *testing.T) {
 			t.Errorf("hooks %v", w.hooks)
 		}
 	})
-	if out := call(t, w.svc.listDeployments, &api.ListDeploymentsInput{ApplicationName: ptr("tasks"), DeploymentGroupName: ptr("prod")}); len(out.Deployments) != 1 {
+	if out := call(t, w.svc.listDeployments, &api.ListDeploymentsInput{ApplicationName: new("tasks"), DeploymentGroupName: new("prod")}); len(out.Deployments) != 1 {
 		t.Errorf("%v", out.Deployments)
 	}
-	if out := call(t, w.svc.listApplicationRevisions, &api.ListApplicationRevisionsInput{ApplicationName: ptr("tasks"), Deployed: ptr("include")}); len(out.Revisions) != 1 {
+	if out := call(t, w.svc.listApplicationRevisions, &api.ListApplicationRevisionsInput{ApplicationName: new("tasks"), Deployed: new("include")}); len(out.Revisions) != 1 {
 		t.Errorf("%v", out.Revisions)
 	}
-	again := *call(t, w.svc.createDeployment, &api.CreateDeploymentInput{ApplicationName: ptr("tasks"), DeploymentGroupName: ptr("prod"), Revision: revision("app.zip"), UpdateOutdatedInstancesOnly: ptr(true)}).DeploymentId
+	again := *call(t, w.svc.createDeployment, &api.CreateDeploymentInput{ApplicationName: new("tasks"), DeploymentGroupName: new("prod"), Revision: revision("app.zip"), UpdateOutdatedInstancesOnly: new(true)}).DeploymentId
 	if info := w.wait(again); *info.Status != "Succeeded" || *info.DeploymentOverview.Succeeded != 0 {
 		t.Errorf("nothing is outdated: %s %+v", *info.Status, info.DeploymentOverview)
 	}
-	call(t, w.svc.deleteApplication, &api.DeleteApplicationInput{ApplicationName: ptr("tasks")})
+	call(t, w.svc.deleteApplication, &api.DeleteApplicationInput{ApplicationName: new("tasks")})
 	if out := call(t, w.svc.listApplications, &api.ListApplicationsInput{}); len(out.Applications) != 0 {
 		t.Errorf("%v", out.Applications)
 	}
@@ -165,7 +166,7 @@ func TestTags(t *testing.T) {
 	w := newWorld(t).start()
 	w.setUp(nil)
 	for _, arn := range []string{"arn:aws:codedeploy:us-east-1:123456789012:application:todo", "arn:aws:codedeploy:us-east-1:123456789012:deploymentgroup:todo/web"} {
-		call(t, w.svc.tagResource, &api.TagResourceInput{ResourceArn: &arn, Tags: []api.Tag{{Key: ptr("a"), Value: ptr("1")}, {Key: ptr("b"), Value: ptr("2")}}})
+		call(t, w.svc.tagResource, &api.TagResourceInput{ResourceArn: &arn, Tags: []api.Tag{{Key: new("a"), Value: new("1")}, {Key: new("b"), Value: new("2")}}})
 		call(t, w.svc.untagResource, &api.UntagResourceInput{ResourceArn: &arn, TagKeys: []string{"a"}})
 		if out := call(t, w.svc.listTagsForResource, &api.ListTagsForResourceInput{ResourceArn: &arn}); len(out.Tags) != 1 || *out.Tags[0].Key != "b" {
 			t.Errorf("%+v", out.Tags)
@@ -178,10 +179,10 @@ func TestTags(t *testing.T) {
 func TestOnPremises(t *testing.T) {
 	w := newWorld(t).start()
 	arn := "arn:aws:iam::123456789012:user/rack7"
-	call(t, w.svc.registerOnPremisesInstance, &api.RegisterOnPremisesInstanceInput{InstanceName: ptr("rack7"), IamUserArn: &arn})
-	call(t, w.svc.addTagsToOnPremisesInstances, &api.AddTagsToOnPremisesInstancesInput{InstanceNames: []string{"rack7"}, Tags: []api.Tag{{Key: ptr("app"), Value: ptr("todo")}}})
+	call(t, w.svc.registerOnPremisesInstance, &api.RegisterOnPremisesInstanceInput{InstanceName: new("rack7"), IamUserArn: &arn})
+	call(t, w.svc.addTagsToOnPremisesInstances, &api.AddTagsToOnPremisesInstancesInput{InstanceNames: []string{"rack7"}, Tags: []api.Tag{{Key: new("app"), Value: new("todo")}}})
 	w.setUp(func(in *api.CreateDeploymentGroupInput) {
-		in.Ec2TagFilters, in.OnPremisesInstanceTagFilters = nil, []api.TagFilter{{Key: ptr("app"), Value: ptr("todo"), Type: ptr("KEY_AND_VALUE")}}
+		in.Ec2TagFilters, in.OnPremisesInstanceTagFilters = nil, []api.TagFilter{{Key: new("app"), Value: new("todo"), Type: new("KEY_AND_VALUE")}}
 	})
 	d := w.deploy("app.zip")
 	ctx := caller.With(t.Context(), caller.Identity{Account: testAccount, Region: testRegion, PrincipalARN: arn})
@@ -200,8 +201,8 @@ func TestOnPremises(t *testing.T) {
 	if info := w.wait(d); *info.Status != "Succeeded" || *w.target(d, "rack7").Status != "Succeeded" {
 		t.Errorf("%+v", info.ErrorInformation)
 	}
-	call(t, w.svc.deregisterOnPremisesInstance, &api.DeregisterOnPremisesInstanceInput{InstanceName: ptr("rack7")})
-	if out := call(t, w.svc.listOnPremisesInstances, &api.ListOnPremisesInstancesInput{RegistrationStatus: ptr("Registered")}); len(out.InstanceNames) != 0 {
+	call(t, w.svc.deregisterOnPremisesInstance, &api.DeregisterOnPremisesInstanceInput{InstanceName: new("rack7")})
+	if out := call(t, w.svc.listOnPremisesInstances, &api.ListOnPremisesInstancesInput{RegistrationStatus: new("Registered")}); len(out.InstanceNames) != 0 {
 		t.Errorf("%v", out.InstanceNames)
 	}
 }
@@ -213,13 +214,13 @@ func TestTerminatingInstances(t *testing.T) {
 	w.setHealth(ids[0], "healthy")
 	w.setUp(func(in *api.CreateDeploymentGroupInput) {
 		scaled(in)
-		in.TerminationHookEnabled = ptr(true)
+		in.TerminationHookEnabled = new(true)
 	})
 	w.wait(w.deploy("app.zip"))
 	w.locked(func() { w.behave = failAt("ApplicationStop", "") })
 	w.setLifecycle(ids[0], "web", terminatingWait)
 	w.answered(ids[0] + " CONTINUE")
-	d := call(t, w.svc.listDeployments, &api.ListDeploymentsInput{ApplicationName: ptr("todo"), DeploymentGroupName: ptr("web")}).Deployments[0]
+	d := call(t, w.svc.listDeployments, &api.ListDeploymentsInput{ApplicationName: new("todo"), DeploymentGroupName: new("web")}).Deployments[0]
 	if info := w.get(d); *info.Creator != "autoscalingTermination" || *info.Status != "Failed" {
 		t.Errorf("%s %s", *info.Creator, *info.Status)
 	}
@@ -282,7 +283,7 @@ func TestSigningKeyIsKept(t *testing.T) {
 	if _, err := loadSigner(dir); err == nil {
 		t.Error("junk taken for a key")
 	}
-	d := &Deployment{ID: "d-1", Revision: &api.RevisionLocation{S3Location: &api.S3Location{Bucket: ptr("b"), Key: ptr(strings.Repeat("k", 1024)), BundleType: ptr("zip")}}}
+	d := &Deployment{ID: "d-1", Revision: &api.RevisionLocation{S3Location: &api.S3Location{Bucket: new("b"), Key: new(strings.Repeat("k", 1024)), BundleType: new("zip")}}}
 	if text, err := one.seal(specificationOf(d)); err != nil || len(text) > envelopeLimit {
 		t.Errorf("the longest key: %d %v", len(text), err)
 	}
@@ -293,7 +294,7 @@ func TestPollEndsWithItsCaller(t *testing.T) {
 	w := newWorld(t).start()
 	ctx, cancel := context.WithTimeout(asInstance(t.Context(), "i-0123456789abcdef0"), 20*time.Millisecond)
 	defer cancel()
-	if _, err := w.svc.pollHostCommand(ctx, &cmds.PollHostCommandInput{HostIdentifier: ptr(hostARN("i-0123456789abcdef0"))}); err == nil {
+	if _, err := w.svc.pollHostCommand(ctx, &cmds.PollHostCommandInput{HostIdentifier: new(hostARN("i-0123456789abcdef0"))}); err == nil {
 		t.Error("an answer to nobody")
 	}
 	if len(w.svc.hub.waiting) != 0 {
@@ -306,7 +307,7 @@ func TestPollEndsWithTheService(t *testing.T) {
 	w := newWorld(t).start()
 	done := make(chan error, 1)
 	go func() {
-		done <- second(w.svc.pollHostCommand(asInstance(t.Context(), "i-0123456789abcdef0"), &cmds.PollHostCommandInput{HostIdentifier: ptr(hostARN("i-0123456789abcdef0"))}))
+		done <- second(w.svc.pollHostCommand(asInstance(t.Context(), "i-0123456789abcdef0"), &cmds.PollHostCommandInput{HostIdentifier: new(hostARN("i-0123456789abcdef0"))}))
 	}()
 	w.until("the agent polls", func() bool {
 		w.svc.hub.mu.Lock()

@@ -8,6 +8,7 @@ import (
 
 	api "slipway/internal/api/codedeploy"
 	cmds "slipway/internal/api/codedeploycommands"
+	"slipway/internal/aws/ptr"
 )
 
 // Bounds of what an agent may say about an event. The agent itself cuts its
@@ -30,7 +31,7 @@ func parseDiagnostics(env *cmds.Envelope, failed bool) *Diagnostics {
 	if failed {
 		d.ErrorCode = api.LifecycleErrorCodeUnknownError
 	}
-	if env == nil || str(env.Payload) == "" {
+	if env == nil || ptr.Value(env.Payload) == "" {
 		return d
 	}
 	var p struct {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	api "slipway/internal/api/codedeploy"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -67,7 +68,7 @@ func (s *Service) rollback(d *Deployment, group *groupRow, rows []*targetRow, no
 		return nil
 	}
 	c := d.AutoRollback
-	wanted := c != nil && flag(c.Enabled) && slices.Contains(c.Events, event) || d.Stop != nil && d.Stop.Rollback
+	wanted := c != nil && ptr.Value(c.Enabled) && slices.Contains(c.Events, event) || d.Stop != nil && d.Stop.Rollback
 	if !wanted {
 		return nil
 	}

@@ -15,6 +15,7 @@ import (
 	"slipway/internal/api/s3"
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -297,7 +298,7 @@ func (s *Service) members(ctx context.Context, g *Group) ([]instance, error) {
 func (s *Service) instances(ctx context.Context, ids ...string) (map[string]instance, error) {
 	in := &ec2.DescribeInstancesInput{}
 	if len(ids) > 0 { // as a filter: an id that is unknown is no error
-		in.Filters = []ec2.Filter{{Name: ptr("instance-id"), Values: ids}}
+		in.Filters = []ec2.Filter{{Name: new("instance-id"), Values: ids}}
 	}
 	all := map[string]instance{}
 	id := callerOf(ctx)
@@ -308,23 +309,23 @@ func (s *Service) instances(ctx context.Context, ids ...string) (map[string]inst
 		}
 		for _, res := range out.Reservations {
 			for _, i := range res.Instances {
-				one := instance{id: str(i.InstanceId), tags: map[string]string{}}
+				one := instance{id: ptr.Value(i.InstanceId), tags: map[string]string{}}
 				one.arn = "arn:aws:ec2:" + id.Region + ":" + id.Account + ":instance/" + one.id
 				if i.State != nil {
-					one.state = str(i.State.Name)
+					one.state = ptr.Value(i.State.Name)
 				}
 				if i.Placement != nil {
-					one.zone = str(i.Placement.AvailabilityZone)
+					one.zone = ptr.Value(i.Placement.AvailabilityZone)
 				}
 				for _, t := range i.Tags {
-					one.tags[str(t.Key)] = str(t.Value)
+					one.tags[ptr.Value(t.Key)] = ptr.Value(t.Value)
 				}
 				if len(ids) == 0 || slices.Contains(ids, one.id) {
 					all[one.id] = one
 				}
 			}
 		}
-		if str(out.NextToken) == "" {
+		if ptr.Value(out.NextToken) == "" {
 			return all, nil
 		}
 		in.NextToken = out.NextToken
@@ -349,10 +350,10 @@ func (s *Service) scaled(ctx context.Context, g *Group) ([]instance, error) {
 		}
 		for _, a := range out.AutoScalingGroups {
 			for _, i := range a.Instances {
-				found = append(found, instance{id: str(i.InstanceId), zone: str(i.AvailabilityZone), lifecycle: str(i.LifecycleState), tags: map[string]string{"group": str(a.AutoScalingGroupName)}})
+				found = append(found, instance{id: ptr.Value(i.InstanceId), zone: ptr.Value(i.AvailabilityZone), lifecycle: ptr.Value(i.LifecycleState), tags: map[string]string{"group": ptr.Value(a.AutoScalingGroupName)}})
 			}
 		}
-		if str(out.NextToken) == "" {
+		if ptr.Value(out.NextToken) == "" {
 			return found, nil
 		}
 		in.NextToken = out.NextToken
@@ -393,7 +394,7 @@ func (s *Service) targetGroups(ctx context.Context, d *Deployment) ([]TargetGrou
 	}
 	var groups []TargetGroup
 	for _, info := range d.LoadBalancer.TargetGroupInfoList {
-		name := str(info.Name)
+		name := ptr.Value(info.Name)
 		out, err := dispatch.Call(ctx, s.mux, elbv2.OpDescribeTargetGroups, &elbv2.DescribeTargetGroupsInput{Names: []string{name}})
 		if awserr.Is(err, "TargetGroupNotFound") || err == nil && len(out.TargetGroups) == 0 {
 			return nil, refuse(api.ErrorCodeElasticLoadBalancingInvalid, "The target group %s of deployment group %s does not exist.", name, d.Group)
@@ -402,10 +403,10 @@ func (s *Service) targetGroups(ctx context.Context, d *Deployment) ([]TargetGrou
 			return nil, fmt.Errorf("describe target group %s: %w", name, err)
 		}
 		tg := out.TargetGroups[0]
-		if kind := str(tg.TargetType); kind != "" && kind != "instance" {
+		if kind := ptr.Value(tg.TargetType); kind != "" && kind != "instance" {
 			return nil, refuse(api.ErrorCodeElasticLoadBalancingInvalid, "The target group %s has targets of type %s; deployments to instances need type instance.", name, kind)
 		}
-		groups = append(groups, TargetGroup{Name: name, ARN: str(tg.TargetGroupArn)})
+		groups = append(groups, TargetGroup{Name: name, ARN: ptr.Value(tg.TargetGroupArn)})
 	}
 	return groups, nil
 }
@@ -422,16 +423,16 @@ func (s *Service) checkRevision(ctx context.Context, d *Deployment) (version str
 	switch code := awserr.Code(err); {
 	case err == nil:
 	case code == "NoSuchKey" || code == "NoSuchBucket" || code == "NotFound" || code == "NoSuchVersion":
-		return "", refuse(api.ErrorCodeRevisionMissing, "The revision s3://%s/%s does not exist.", str(l.Bucket), str(l.Key))
+		return "", refuse(api.ErrorCodeRevisionMissing, "The revision s3://%s/%s does not exist.", ptr.Value(l.Bucket), ptr.Value(l.Key))
 	case code == "NotImplemented": // the agents will find out
 		return "", nil
 	default:
-		return "", fmt.Errorf("look at revision s3://%s/%s: %w", str(l.Bucket), str(l.Key), err)
+		return "", fmt.Errorf("look at revision s3://%s/%s: %w", ptr.Value(l.Bucket), ptr.Value(l.Key), err)
 	}
-	if want, have := strings.Trim(str(l.ETag), `"`), strings.Trim(str(out.ETag), `"`); want != "" && have != "" && want != have {
-		return "", refuse(api.ErrorCodeInvalidRevision, "The revision s3://%s/%s has the ETag %s, and the deployment asks for %s: the object was replaced.", str(l.Bucket), str(l.Key), have, want)
+	if want, have := strings.Trim(ptr.Value(l.ETag), `"`), strings.Trim(ptr.Value(out.ETag), `"`); want != "" && have != "" && want != have {
+		return "", refuse(api.ErrorCodeInvalidRevision, "The revision s3://%s/%s has the ETag %s, and the deployment asks for %s: the object was replaced.", ptr.Value(l.Bucket), ptr.Value(l.Key), have, want)
 	}
-	if v := str(out.VersionId); v != "" && v != "null" && str(l.Version) == "" {
+	if v := ptr.Value(out.VersionId); v != "" && v != "null" && ptr.Value(l.Version) == "" {
 		return v, nil
 	}
 	return "", nil

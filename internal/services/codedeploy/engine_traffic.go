@@ -12,6 +12,7 @@ import (
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/caller"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 )
 
 func callerOf(ctx context.Context) caller.Identity { return caller.From(ctx) }
@@ -112,9 +113,9 @@ func (s *Service) registrations(ctx context.Context, arn string) (map[string][]r
 			r.port = *h.Target.Port
 		}
 		if h.TargetHealth != nil {
-			r.state, r.reason = str(h.TargetHealth.State), str(h.TargetHealth.Reason)
+			r.state, r.reason = ptr.Value(h.TargetHealth.State), ptr.Value(h.TargetHealth.Reason)
 		}
-		entries[str(h.Target.Id)] = append(entries[str(h.Target.Id)], r)
+		entries[ptr.Value(h.Target.Id)] = append(entries[ptr.Value(h.Target.Id)], r)
 	}
 	return entries, nil
 }
@@ -224,19 +225,19 @@ func (c *change) traffic(t *Target, sight trafficSight) {
 }
 
 func watchesAlarm(c *api.AlarmConfiguration, name string) bool {
-	return c != nil && flag(c.Enabled) && slices.ContainsFunc(c.Alarms, func(a api.Alarm) bool { return str(a.Name) == name })
+	return c != nil && ptr.Value(c.Enabled) && slices.ContainsFunc(c.Alarms, func(a api.Alarm) bool { return ptr.Value(a.Name) == name })
 }
 
 // alarmed looks at the deployment's alarms and returns the stop that one in
 // ALARM calls for (AWS: "Monitoring deployments with CloudWatch alarms"). It
 // asks again while CloudWatch cannot tell, unless that is to be ignored.
 func (s *Service) alarmed(ctx context.Context, d *Deployment) *Stop {
-	if d.Alarms == nil || !flag(d.Alarms.Enabled) || len(d.Alarms.Alarms) == 0 {
+	if d.Alarms == nil || !ptr.Value(d.Alarms.Enabled) || len(d.Alarms.Alarms) == 0 {
 		return nil
 	}
 	var names []string
 	for _, a := range d.Alarms.Alarms {
-		names = append(names, str(a.Name))
+		names = append(names, ptr.Value(a.Name))
 	}
 	stop := func(format string, args ...any) *Stop {
 		return &Stop{At: s.clock.Now(), Trigger: api.AutoRollbackEventDeploymentStopOnAlarm,
@@ -244,23 +245,23 @@ func (s *Service) alarmed(ctx context.Context, d *Deployment) *Stop {
 	}
 	out, err := dispatch.Call(ctx, s.mux, cloudwatch.OpDescribeAlarms, &cloudwatch.DescribeAlarmsInput{AlarmNames: names, AlarmTypes: []string{"MetricAlarm", "CompositeAlarm"}})
 	if err != nil {
-		if flag(d.Alarms.IgnorePollAlarmFailure) {
+		if ptr.Value(d.Alarms.IgnorePollAlarmFailure) {
 			return nil
 		}
 		return stop("The alarms of the deployment could not be read, so it was stopped: %v", err)
 	}
 	states := map[string]string{}
 	for _, a := range out.MetricAlarms {
-		states[str(a.AlarmName)] = str(a.StateValue)
+		states[ptr.Value(a.AlarmName)] = ptr.Value(a.StateValue)
 	}
 	for _, a := range out.CompositeAlarms {
-		states[str(a.AlarmName)] = str(a.StateValue)
+		states[ptr.Value(a.AlarmName)] = ptr.Value(a.StateValue)
 	}
 	for _, name := range names {
 		switch state, ok := states[name]; {
 		case state == "ALARM":
 			return stop("The alarm %s is active, so the deployment was stopped.", name)
-		case !ok && !flag(d.Alarms.IgnorePollAlarmFailure):
+		case !ok && !ptr.Value(d.Alarms.IgnorePollAlarmFailure):
 			return stop("The alarm %s of the deployment does not exist, so its state cannot be watched and the deployment was stopped.", name)
 		}
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/smallstep/pkcs7"
 
 	api "slipway/internal/api/codedeploy"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/clock"
 )
 
@@ -176,17 +177,17 @@ func specificationOf(d *Deployment) specification {
 	switch r := d.Revision; {
 	case r.S3Location != nil:
 		l := r.S3Location
-		version := str(l.Version)
+		version := ptr.Value(l.Version)
 		if version == "" {
 			version = d.Version
 		}
 		spec.Revision = specificationRevision{RevisionType: "S3", S3Revision: &s3Revision{
-			Bucket: str(l.Bucket), Key: str(l.Key), BundleType: strings.ToLower(str(l.BundleType)), Version: version, ETag: str(l.ETag),
+			Bucket: ptr.Value(l.Bucket), Key: ptr.Value(l.Key), BundleType: strings.ToLower(ptr.Value(l.BundleType)), Version: version, ETag: ptr.Value(l.ETag),
 		}}
 	case r.GitHubLocation != nil:
-		owner, repo, _ := strings.Cut(str(r.GitHubLocation.Repository), "/")
+		owner, repo, _ := strings.Cut(ptr.Value(r.GitHubLocation.Repository), "/")
 		spec.Revision = specificationRevision{RevisionType: "GitHub", GitHubRevision: &gitHubRevision{
-			Account: owner, Repository: repo, CommitId: str(r.GitHubLocation.CommitId),
+			Account: owner, Repository: repo, CommitId: ptr.Value(r.GitHubLocation.CommitId),
 		}}
 	}
 	return spec

@@ -9,6 +9,7 @@ import (
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/caller"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -34,7 +35,7 @@ func (s *Service) createApplication(ctx context.Context, in *api.CreateApplicati
 	if err := validApplicationName(in.ApplicationName); err != nil {
 		return nil, err
 	}
-	switch platform := str(in.ComputePlatform); platform {
+	switch platform := ptr.Value(in.ComputePlatform); platform {
 	case "", api.ComputePlatformServer:
 	case api.ComputePlatformLambda, api.ComputePlatformEcs:
 		return nil, notBuilt("Slipway does not deploy to the %s compute platform: use Server.", platform)
@@ -84,8 +85,8 @@ func (s *Service) findApplication(ctx context.Context, name *string) (*store.Row
 
 func renderApplication(a *Application) api.ApplicationInfo {
 	return api.ApplicationInfo{
-		ApplicationId: ptr(a.ID), ApplicationName: ptr(a.Name), CreateTime: optTime(a.CreatedAt),
-		LinkedToGitHub: ptr(false), ComputePlatform: ptr(a.ComputePlatform),
+		ApplicationId: new(a.ID), ApplicationName: new(a.Name), CreateTime: optTime(a.CreatedAt),
+		LinkedToGitHub: new(false), ComputePlatform: new(a.ComputePlatform),
 	}
 }
 
@@ -94,7 +95,7 @@ func (s *Service) getApplication(ctx context.Context, in *api.GetApplicationInpu
 	if err != nil {
 		return nil, err
 	}
-	return &api.GetApplicationOutput{Application: ptr(renderApplication(&row.Doc))}, nil
+	return &api.GetApplicationOutput{Application: new(renderApplication(&row.Doc))}, nil
 }
 
 func (s *Service) batchGetApplications(ctx context.Context, in *api.BatchGetApplicationsInput) (*api.BatchGetApplicationsOutput, error) {

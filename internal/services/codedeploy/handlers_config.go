@@ -9,6 +9,7 @@ import (
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/caller"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -52,7 +53,7 @@ func (s *Service) createDeploymentConfig(ctx context.Context, in *api.CreateDepl
 		return nil, err
 	}
 	name := *in.DeploymentConfigName
-	switch platform := str(in.ComputePlatform); platform {
+	switch platform := ptr.Value(in.ComputePlatform); platform {
 	case "", api.ComputePlatformServer:
 	case api.ComputePlatformLambda, api.ComputePlatformEcs:
 		return nil, notBuilt("Slipway does not deploy to the %s compute platform: use Server.", platform)
@@ -101,14 +102,14 @@ func minimumOf(field string, kind *string, value *int64) (MinimumHealthy, error)
 	if value == nil || *value < 0 || *value > 1_000_000 {
 		return invalid("%s.value must be a number of 0 or more.", field)
 	}
-	switch str(kind) {
+	switch ptr.Value(kind) {
 	case api.MinimumHealthyHostsTypeHostCount:
 	case api.MinimumHealthyHostsTypeFleetPercent:
 		if *value > 100 {
 			return invalid("%s.value must be at most 100 for FLEET_PERCENT.", field)
 		}
 	default:
-		return invalid("%s.type must be HOST_COUNT or FLEET_PERCENT, not %.40q.", field, str(kind))
+		return invalid("%s.type must be HOST_COUNT or FLEET_PERCENT, not %.40q.", field, ptr.Value(kind))
 	}
 	return MinimumHealthy{*kind, int(*value)}, nil
 }
@@ -155,15 +156,15 @@ func (s *Service) getDeploymentConfig(ctx context.Context, in *api.GetDeployment
 		return nil, err
 	}
 	info := &api.DeploymentConfigInfo{
-		DeploymentConfigId: ptr(c.ID), DeploymentConfigName: ptr(c.Name), ComputePlatform: ptr(c.Platform), CreateTime: optTime(c.CreatedAt),
-		MinimumHealthyHosts: &api.MinimumHealthyHosts{Type: ptr(c.Minimum.Type), Value: ptr(int64(c.Minimum.Value))},
+		DeploymentConfigId: new(c.ID), DeploymentConfigName: new(c.Name), ComputePlatform: new(c.Platform), CreateTime: optTime(c.CreatedAt),
+		MinimumHealthyHosts: &api.MinimumHealthyHosts{Type: new(c.Minimum.Type), Value: new(int64(c.Minimum.Value))},
 	}
 	if z := c.Zonal; z != nil {
 		info.ZonalConfig = &api.ZonalConfig{
-			MonitorDurationInSeconds: ptr(int64(z.MonitorSeconds)), FirstZoneMonitorDurationInSeconds: ptr(int64(z.FirstMonitorSeconds)),
+			MonitorDurationInSeconds: new(int64(z.MonitorSeconds)), FirstZoneMonitorDurationInSeconds: new(int64(z.FirstMonitorSeconds)),
 		}
 		if z.Minimum != nil {
-			info.ZonalConfig.MinimumHealthyHostsPerZone = &api.MinimumHealthyHostsPerZone{Type: ptr(z.Minimum.Type), Value: ptr(int64(z.Minimum.Value))}
+			info.ZonalConfig.MinimumHealthyHostsPerZone = &api.MinimumHealthyHostsPerZone{Type: new(z.Minimum.Type), Value: new(int64(z.Minimum.Value))}
 		}
 	}
 	return &api.GetDeploymentConfigOutput{DeploymentConfigInfo: info}, nil

@@ -10,6 +10,7 @@ import (
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/caller"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -82,7 +83,7 @@ func free(tx store.Reader, row *groupRow) error {
 // not say comes from the group.
 func (s *Service) requested(tx store.Reader, id caller.Identity, g *Group, in *api.CreateDeploymentInput) (Deployment, error) {
 	d := s.fromGroup(g)
-	d.ID, d.Creator, d.Description = newDeploymentID(), api.DeploymentCreatorUser, str(in.Description)
+	d.ID, d.Creator, d.Description = newDeploymentID(), api.DeploymentCreatorUser, ptr.Value(in.Description)
 	if id.UserAgent == "cloudformation.amazonaws.com" {
 		d.Creator = api.DeploymentCreatorCloudFormation
 	}
@@ -96,8 +97,8 @@ func (s *Service) requested(tx store.Reader, id caller.Identity, g *Group, in *a
 	d.Minimum, d.Zonal = c.Minimum, c.Zonal
 	d.Revision = normalRevision(in.Revision)
 	d.RevisionKey = contentKey(d.Revision, "")
-	d.IgnoreStopFailures, d.OutdatedOnly = flag(in.IgnoreApplicationStopFailures), flag(in.UpdateOutdatedInstancesOnly)
-	d.FileExists = str(in.FileExistsBehavior)
+	d.IgnoreStopFailures, d.OutdatedOnly = ptr.Value(in.IgnoreApplicationStopFailures), ptr.Value(in.UpdateOutdatedInstancesOnly)
+	d.FileExists = ptr.Value(in.FileExistsBehavior)
 	if in.AutoRollbackConfiguration != nil {
 		d.AutoRollback = in.AutoRollbackConfiguration
 	}
@@ -236,7 +237,7 @@ func (s *Service) stopDeployment(ctx context.Context, in *api.StopDeploymentInpu
 			return nil
 		}
 		now := s.clock.Now()
-		stop := &Stop{At: now, Trigger: api.AutoRollbackEventDeploymentStopOnRequest, Rollback: flag(in.AutoRollbackEnabled),
+		stop := &Stop{At: now, Trigger: api.AutoRollbackEventDeploymentStopOnRequest, Rollback: ptr.Value(in.AutoRollbackEnabled),
 			Cause: ErrorInfo{api.ErrorCodeManualStop, "The deployment was stopped by " + who(id) + "."}}
 		if d.Status != api.DeploymentStatusInProgress {
 			d.Stop = stop

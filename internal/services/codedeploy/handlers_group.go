@@ -9,6 +9,7 @@ import (
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/caller"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -48,10 +49,10 @@ func (s *Service) createDeploymentGroup(ctx context.Context, in *api.CreateDeplo
 		return nil, notBuilt("Slipway does not do blue/green deployments yet: leave blueGreenDeploymentConfiguration out.")
 	}
 	set := Settings{
-		ConfigName: str(in.DeploymentConfigName), EC2TagFilters: in.Ec2TagFilters, OnPremisesFilters: in.OnPremisesInstanceTagFilters,
-		ServiceRoleARN: str(in.ServiceRoleArn), Triggers: in.TriggerConfigurations, Alarms: in.AlarmConfiguration,
+		ConfigName: ptr.Value(in.DeploymentConfigName), EC2TagFilters: in.Ec2TagFilters, OnPremisesFilters: in.OnPremisesInstanceTagFilters,
+		ServiceRoleARN: ptr.Value(in.ServiceRoleArn), Triggers: in.TriggerConfigurations, Alarms: in.AlarmConfiguration,
 		AutoRollback: in.AutoRollbackConfiguration, Style: in.DeploymentStyle, LoadBalancer: in.LoadBalancerInfo,
-		OutdatedStrategy: str(in.OutdatedInstancesStrategy), TerminationHook: flag(in.TerminationHookEnabled),
+		OutdatedStrategy: ptr.Value(in.OutdatedInstancesStrategy), TerminationHook: ptr.Value(in.TerminationHookEnabled),
 	}
 	if in.Ec2TagSet != nil {
 		set.EC2TagSet = in.Ec2TagSet.Ec2TagSetList
@@ -228,7 +229,7 @@ func renderPast(p *Past) *api.LastDeploymentInfo {
 	if p == nil {
 		return nil
 	}
-	return &api.LastDeploymentInfo{DeploymentId: ptr(p.ID), Status: ptr(p.Status), CreateTime: optTime(p.CreatedAt), EndTime: optTime(p.EndedAt)}
+	return &api.LastDeploymentInfo{DeploymentId: new(p.ID), Status: new(p.Status), CreateTime: optTime(p.CreatedAt), EndTime: optTime(p.EndedAt)}
 }
 
 // renderGroup is a group in AWS's shape; attempted is the current state of
@@ -237,15 +238,15 @@ func renderGroup(r store.Reader, row *groupRow) (api.DeploymentGroupInfo, error)
 	g := &row.Doc
 	set := &g.Settings
 	info := api.DeploymentGroupInfo{
-		ApplicationName: ptr(g.Application), DeploymentGroupId: ptr(g.ID), DeploymentGroupName: ptr(g.Name),
-		DeploymentConfigName: ptr(set.ConfigName), Ec2TagFilters: set.EC2TagFilters, OnPremisesInstanceTagFilters: set.OnPremisesFilters,
-		ServiceRoleArn: opt(set.ServiceRoleARN), TriggerConfigurations: set.Triggers, AlarmConfiguration: set.Alarms,
-		AutoRollbackConfiguration: set.AutoRollback, DeploymentStyle: set.Style, OutdatedInstancesStrategy: opt(set.OutdatedStrategy),
-		LoadBalancerInfo: set.LoadBalancer, ComputePlatform: ptr(api.ComputePlatformServer), TerminationHookEnabled: ptr(set.TerminationHook),
+		ApplicationName: new(g.Application), DeploymentGroupId: new(g.ID), DeploymentGroupName: new(g.Name),
+		DeploymentConfigName: new(set.ConfigName), Ec2TagFilters: set.EC2TagFilters, OnPremisesInstanceTagFilters: set.OnPremisesFilters,
+		ServiceRoleArn: ptr.NonZero(set.ServiceRoleARN), TriggerConfigurations: set.Triggers, AlarmConfiguration: set.Alarms,
+		AutoRollbackConfiguration: set.AutoRollback, DeploymentStyle: set.Style, OutdatedInstancesStrategy: ptr.NonZero(set.OutdatedStrategy),
+		LoadBalancerInfo: set.LoadBalancer, ComputePlatform: new(api.ComputePlatformServer), TerminationHookEnabled: new(set.TerminationHook),
 		LastSuccessfulDeployment: renderPast(g.Succeeded), LastAttemptedDeployment: renderPast(g.Attempted),
 	}
 	if set.OutdatedStrategy == "" {
-		info.OutdatedInstancesStrategy = ptr(api.OutdatedInstancesStrategyUpdate)
+		info.OutdatedInstancesStrategy = new(api.OutdatedInstancesStrategyUpdate)
 	}
 	if len(set.EC2TagSet) > 0 {
 		info.Ec2TagSet = &api.EC2TagSet{Ec2TagSetList: set.EC2TagSet}
@@ -254,7 +255,7 @@ func renderGroup(r store.Reader, row *groupRow) (api.DeploymentGroupInfo, error)
 		info.OnPremisesTagSet = &api.OnPremisesTagSet{OnPremisesTagSetList: set.OnPremisesTagSet}
 	}
 	for _, a := range g.Scaling {
-		info.AutoScalingGroups = append(info.AutoScalingGroups, api.AutoScalingGroup{Name: ptr(a.Name), Hook: ptr(a.Hook), TerminationHook: opt(a.TerminationHook)})
+		info.AutoScalingGroups = append(info.AutoScalingGroups, api.AutoScalingGroup{Name: new(a.Name), Hook: new(a.Hook), TerminationHook: ptr.NonZero(a.TerminationHook)})
 	}
 	if g.Succeeded != nil {
 		info.TargetRevision = g.Succeeded.Revision
@@ -297,7 +298,7 @@ func (s *Service) batchGetDeploymentGroups(ctx context.Context, in *api.BatchGet
 		for _, name := range in.DeploymentGroupNames {
 			row, err := group(r, caller.From(ctx), in.ApplicationName, &name)
 			if awserr.Is(err, api.ErrCodeDeploymentGroupDoesNotExistException) {
-				out.ErrorMessage = ptr(awserr.As(err).Message)
+				out.ErrorMessage = new(awserr.As(err).Message)
 				continue
 			}
 			if err != nil {

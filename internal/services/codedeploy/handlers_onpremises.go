@@ -11,6 +11,7 @@ import (
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/caller"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -42,7 +43,7 @@ func validInstanceName(name string) error {
 }
 
 func (s *Service) registerOnPremisesInstance(ctx context.Context, in *api.RegisterOnPremisesInstanceInput) (*api.RegisterOnPremisesInstanceOutput, error) {
-	name, user, session := str(in.InstanceName), str(in.IamUserArn), str(in.IamSessionArn)
+	name, user, session := ptr.Value(in.InstanceName), ptr.Value(in.IamUserArn), ptr.Value(in.IamSessionArn)
 	if err := validInstanceName(name); err != nil {
 		return nil, err
 	}
@@ -89,7 +90,7 @@ func (s *Service) registerOnPremisesInstance(ctx context.Context, in *api.Regist
 }
 
 func (s *Service) deregisterOnPremisesInstance(ctx context.Context, in *api.DeregisterOnPremisesInstanceInput) (*api.DeregisterOnPremisesInstanceOutput, error) {
-	if err := validInstanceName(str(in.InstanceName)); err != nil {
+	if err := validInstanceName(ptr.Value(in.InstanceName)); err != nil {
 		return nil, err
 	}
 	id := caller.From(ctx)
@@ -108,7 +109,7 @@ func (s *Service) deregisterOnPremisesInstance(ctx context.Context, in *api.Dere
 
 func renderOnPremises(o *OnPremises) api.InstanceInfo {
 	return api.InstanceInfo{
-		InstanceName: ptr(o.Name), InstanceArn: ptr(o.ARN), IamUserArn: opt(o.IAMUserARN), IamSessionArn: opt(o.IAMSessionARN),
+		InstanceName: new(o.Name), InstanceArn: new(o.ARN), IamUserArn: ptr.NonZero(o.IAMUserARN), IamSessionArn: ptr.NonZero(o.IAMSessionARN),
 		RegisterTime: optTime(o.RegisteredAt), DeregisterTime: optTime(o.DeregisteredAt), Tags: renderTags(o.Tags),
 	}
 }
@@ -118,7 +119,7 @@ func notRegistered(name string) error {
 }
 
 func (s *Service) getOnPremisesInstance(ctx context.Context, in *api.GetOnPremisesInstanceInput) (*api.GetOnPremisesInstanceOutput, error) {
-	if err := validInstanceName(str(in.InstanceName)); err != nil {
+	if err := validInstanceName(ptr.Value(in.InstanceName)); err != nil {
 		return nil, err
 	}
 	id := caller.From(ctx)
@@ -126,7 +127,7 @@ func (s *Service) getOnPremisesInstance(ctx context.Context, in *api.GetOnPremis
 	if err != nil {
 		return nil, orElse(err, notRegistered(*in.InstanceName))
 	}
-	return &api.GetOnPremisesInstanceOutput{InstanceInfo: ptr(renderOnPremises(&row.Doc))}, nil
+	return &api.GetOnPremisesInstanceOutput{InstanceInfo: new(renderOnPremises(&row.Doc))}, nil
 }
 
 func (s *Service) batchGetOnPremisesInstances(ctx context.Context, in *api.BatchGetOnPremisesInstancesInput) (*api.BatchGetOnPremisesInstancesOutput, error) {
@@ -152,7 +153,7 @@ func (s *Service) batchGetOnPremisesInstances(ctx context.Context, in *api.Batch
 }
 
 func (s *Service) listOnPremisesInstances(ctx context.Context, in *api.ListOnPremisesInstancesInput) (*api.ListOnPremisesInstancesOutput, error) {
-	want := str(in.RegistrationStatus)
+	want := ptr.Value(in.RegistrationStatus)
 	switch want {
 	case "", api.RegistrationStatusRegistered, api.RegistrationStatusDeregistered:
 	default:
@@ -232,8 +233,8 @@ func (s *Service) removeTagsFromOnPremisesInstances(ctx context.Context, in *api
 	}
 	err := s.retag(ctx, in.InstanceNames, func(m map[string]string) {
 		for _, t := range in.Tags {
-			if v, ok := m[str(t.Key)]; ok && (t.Value == nil || *t.Value == v) {
-				delete(m, str(t.Key))
+			if v, ok := m[ptr.Value(t.Key)]; ok && (t.Value == nil || *t.Value == v) {
+				delete(m, ptr.Value(t.Key))
 			}
 		}
 	})

@@ -11,6 +11,7 @@ import (
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/caller"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -64,7 +65,7 @@ func (s *Service) registerApplicationRevision(ctx context.Context, in *api.Regis
 		if err := validRevision(in.Revision); err != nil {
 			return err
 		}
-		return noteRevision(tx, id, *in.ApplicationName, normalRevision(in.Revision), str(in.Description), false, s.clock.Now())
+		return noteRevision(tx, id, *in.ApplicationName, normalRevision(in.Revision), ptr.Value(in.Description), false, s.clock.Now())
 	})
 	if err != nil {
 		return nil, err
@@ -76,9 +77,9 @@ func (s *Service) registerApplicationRevision(ctx context.Context, in *api.Regis
 func normalRevision(r *api.RevisionLocation) *api.RevisionLocation {
 	c := *r
 	if c.S3Location != nil {
-		c.RevisionType, c.GitHubLocation = ptr(api.RevisionLocationTypeS3), nil
+		c.RevisionType, c.GitHubLocation = new(api.RevisionLocationTypeS3), nil
 	} else {
-		c.RevisionType = ptr(api.RevisionLocationTypeGitHub)
+		c.RevisionType = new(api.RevisionLocationTypeGitHub)
 	}
 	return &c
 }
@@ -96,7 +97,7 @@ func (s *Service) revision(r store.Reader, id caller.Identity, app *string, loc 
 	}
 	rev := &row.Doc
 	info := &api.GenericRevisionInfo{
-		Description: opt(rev.Description), RegisterTime: optTime(rev.RegisteredAt), FirstUsedTime: optTime(rev.FirstUsedAt),
+		Description: ptr.NonZero(rev.Description), RegisterTime: optTime(rev.RegisteredAt), FirstUsedTime: optTime(rev.FirstUsedAt),
 		LastUsedTime: optTime(rev.LastUsedAt), DeploymentGroups: []string{},
 	}
 	gs, err := groups.List(r, store.Query{Account: id.Account, Region: id.Region, Parent: *app})
@@ -135,7 +136,7 @@ func (s *Service) batchGetApplicationRevisions(ctx context.Context, in *api.Batc
 		for i := range in.Revisions {
 			rev, info, err := s.revision(r, caller.From(ctx), in.ApplicationName, &in.Revisions[i])
 			if awserr.Is(err, api.ErrCodeRevisionDoesNotExistException) {
-				out.ErrorMessage = ptr(awserr.As(err).Message)
+				out.ErrorMessage = new(awserr.As(err).Message)
 				continue
 			}
 			if err != nil {
@@ -206,7 +207,7 @@ func (s *Service) listApplicationRevisions(ctx context.Context, in *api.ListAppl
 }
 
 func sortKey(by *string) (func(*Revision) time.Time, error) {
-	switch str(by) {
+	switch ptr.Value(by) {
 	case "", api.ApplicationRevisionSortByRegisterTime:
 		return func(r *Revision) time.Time { return r.RegisteredAt }, nil
 	case api.ApplicationRevisionSortByFirstUsedTime:
@@ -219,7 +220,7 @@ func sortKey(by *string) (func(*Revision) time.Time, error) {
 
 func revisionWanted(in *api.ListApplicationRevisionsInput, r *Revision, deployed map[string]bool) bool {
 	is := deployed[revisionKey(&r.Location)]
-	switch str(in.Deployed) {
+	switch ptr.Value(in.Deployed) {
 	case api.ListStateFilterActionInclude:
 		if !is {
 			return false
@@ -233,7 +234,7 @@ func revisionWanted(in *api.ListApplicationRevisionsInput, r *Revision, deployed
 		return true
 	}
 	l := r.Location.S3Location
-	return l != nil && str(l.Bucket) == *in.S3Bucket && strings.HasPrefix(str(l.Key), str(in.S3KeyPrefix))
+	return l != nil && ptr.Value(l.Bucket) == *in.S3Bucket && strings.HasPrefix(ptr.Value(l.Key), ptr.Value(in.S3KeyPrefix))
 }
 
 // listGitHubAccountTokenNames: there are no stored tokens, public

@@ -11,6 +11,7 @@ import (
 	api "slipway/internal/api/codedeploy"
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/caller"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -30,11 +31,11 @@ func tagMap(tags []api.Tag) (map[string]string, error) {
 	}
 	m := make(map[string]string, len(tags))
 	for i, t := range tags {
-		key := str(t.Key)
-		if key == "" || len(key) > 128 || len(str(t.Value)) > 256 {
+		key := ptr.Value(t.Key)
+		if key == "" || len(key) > 128 || len(ptr.Value(t.Value)) > 256 {
 			return nil, awserr.New(api.ErrCodeInvalidTagsToAddException, "tags[%d]: a key has 1 to 128 characters and a value at most 256.", i)
 		}
-		m[key] = str(t.Value)
+		m[key] = ptr.Value(t.Value)
 	}
 	if len(m) > maxTags {
 		return nil, awserr.New(api.ErrCodeInvalidTagsToAddException, "A resource has at most %d tags.", maxTags)
@@ -45,7 +46,7 @@ func tagMap(tags []api.Tag) (map[string]string, error) {
 func renderTags(m map[string]string) []api.Tag {
 	tags := []api.Tag{}
 	for _, k := range slices.Sorted(maps.Keys(m)) {
-		tags = append(tags, api.Tag{Key: ptr(k), Value: ptr(m[k])})
+		tags = append(tags, api.Tag{Key: new(k), Value: new(m[k])})
 	}
 	return tags
 }
@@ -53,7 +54,7 @@ func renderTags(m map[string]string) []api.Tag {
 // withTags finds the application or group that an ARN names and gives its
 // tags to fn; when fn changes them they are saved.
 func (s *Service) withTags(ctx context.Context, arn *string, fn func(map[string]string) (map[string]string, error)) error {
-	if str(arn) == "" {
+	if ptr.Value(arn) == "" {
 		return awserr.New(api.ErrCodeResourceArnRequiredException, "resourceArn must be specified.")
 	}
 	id := caller.From(ctx)

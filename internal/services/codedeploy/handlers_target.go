@@ -9,6 +9,7 @@ import (
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/caller"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -87,7 +88,7 @@ func target(r store.Reader, id caller.Identity, deploymentID *string, instance, 
 }
 
 func (s *Service) getDeploymentTarget(ctx context.Context, in *api.GetDeploymentTargetInput) (*api.GetDeploymentTargetOutput, error) {
-	if str(in.TargetId) == "" {
+	if ptr.Value(in.TargetId) == "" {
 		return nil, awserr.New(api.ErrCodeDeploymentTargetIdRequiredException, "targetId must be specified.")
 	}
 	row, err := find(ctx, s.store, func(r store.Reader) (*targetRow, error) {
@@ -96,7 +97,7 @@ func (s *Service) getDeploymentTarget(ctx context.Context, in *api.GetDeployment
 	if err != nil {
 		return nil, err
 	}
-	return &api.GetDeploymentTargetOutput{DeploymentTarget: ptr(renderTarget(row))}, nil
+	return &api.GetDeploymentTargetOutput{DeploymentTarget: new(renderTarget(row))}, nil
 }
 
 func (s *Service) batchGetDeploymentTargets(ctx context.Context, in *api.BatchGetDeploymentTargetsInput) (*api.BatchGetDeploymentTargetsOutput, error) {
@@ -144,7 +145,7 @@ func (s *Service) listDeploymentInstances(ctx context.Context, in *api.ListDeplo
 }
 
 func (s *Service) getDeploymentInstance(ctx context.Context, in *api.GetDeploymentInstanceInput) (*api.GetDeploymentInstanceOutput, error) {
-	if str(in.InstanceId) == "" {
+	if ptr.Value(in.InstanceId) == "" {
 		return nil, awserr.New(api.ErrCodeInstanceIdRequiredException, "instanceId must be specified.")
 	}
 	row, err := find(ctx, s.store, func(r store.Reader) (*targetRow, error) {
@@ -153,7 +154,7 @@ func (s *Service) getDeploymentInstance(ctx context.Context, in *api.GetDeployme
 	if err != nil {
 		return nil, err
 	}
-	return &api.GetDeploymentInstanceOutput{InstanceSummary: ptr(renderInstance(row))}, nil
+	return &api.GetDeploymentInstanceOutput{InstanceSummary: new(renderInstance(row))}, nil
 }
 
 func (s *Service) batchGetDeploymentInstances(ctx context.Context, in *api.BatchGetDeploymentInstancesInput) (*api.BatchGetDeploymentInstancesOutput, error) {
@@ -168,7 +169,7 @@ func (s *Service) batchGetDeploymentInstances(ctx context.Context, in *api.Batch
 		for _, id := range in.InstanceIds {
 			row, err := target(r, caller.From(ctx), in.DeploymentId, id, api.ErrCodeInstanceDoesNotExistException)
 			if awserr.Is(err, api.ErrCodeInstanceDoesNotExistException) {
-				out.ErrorMessage = ptr(awserr.As(err).Message)
+				out.ErrorMessage = new(awserr.As(err).Message)
 				continue
 			}
 			if err != nil {

@@ -59,7 +59,7 @@ func (s *Service) ensureHooks(ctx context.Context, row *groupRow) error {
 func (s *Service) putHook(ctx context.Context, group, name, metadata, transition string) error {
 	_, err := dispatch.Call(ctx, s.mux, as.OpPutLifecycleHook, &as.PutLifecycleHookInput{
 		AutoScalingGroupName: &group, LifecycleHookName: &name, LifecycleTransition: &transition,
-		HeartbeatTimeout: ptr(int64(hookTimeout)), DefaultResult: ptr("ABANDON"), NotificationMetadata: &metadata,
+		HeartbeatTimeout: new(int64(hookTimeout)), DefaultResult: new("ABANDON"), NotificationMetadata: &metadata,
 	})
 	if err != nil {
 		return fmt.Errorf("put lifecycle hook on Auto Scaling group %s: %w", group, err)
@@ -79,7 +79,7 @@ func (s *Service) removeHooks(ctx context.Context, scaling []ScalingGroup) []api
 			_, err := dispatch.Call(ctx, s.mux, as.OpDeleteLifecycleHook, &as.DeleteLifecycleHookInput{AutoScalingGroupName: &a.Name, LifecycleHookName: &hook})
 			if err != nil && !awserr.Is(err, "ValidationError") { // a hook or group that is gone is fine
 				s.log.Warn("lifecycle hook not removed", "group", a.Name, "hook", hook, "error", err)
-				left = append(left, api.AutoScalingGroup{Name: ptr(a.Name), Hook: ptr(hook)})
+				left = append(left, api.AutoScalingGroup{Name: new(a.Name), Hook: new(hook)})
 			}
 		}
 	}

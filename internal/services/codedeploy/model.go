@@ -8,6 +8,7 @@ import (
 	"time"
 
 	api "slipway/internal/api/codedeploy"
+	"slipway/internal/aws/ptr"
 )
 
 // Application is a named set of deployment groups and revisions.
@@ -221,7 +222,7 @@ func (d *Deployment) parent() string { return groupRowID(d.Application, d.Group)
 
 // WithTraffic says that targets leave and enter the target groups.
 func (d *Deployment) WithTraffic() bool {
-	return d.Style != nil && str(d.Style.DeploymentOption) == api.DeploymentOptionWithTrafficControl &&
+	return d.Style != nil && ptr.Value(d.Style.DeploymentOption) == api.DeploymentOptionWithTrafficControl &&
 		d.LoadBalancer != nil && len(d.LoadBalancer.TargetGroupInfoList) > 0
 }
 
@@ -255,9 +256,9 @@ func revisionKey(r *api.RevisionLocation) string {
 	switch {
 	case r.S3Location != nil:
 		l := r.S3Location
-		parts = []string{"S3", str(l.Bucket), str(l.Key), strings.ToLower(str(l.BundleType)), str(l.Version), strings.Trim(str(l.ETag), `"`)}
+		parts = []string{"S3", ptr.Value(l.Bucket), ptr.Value(l.Key), strings.ToLower(ptr.Value(l.BundleType)), ptr.Value(l.Version), strings.Trim(ptr.Value(l.ETag), `"`)}
 	case r.GitHubLocation != nil:
-		parts = []string{"GitHub", str(r.GitHubLocation.Repository), str(r.GitHubLocation.CommitId)}
+		parts = []string{"GitHub", ptr.Value(r.GitHubLocation.Repository), ptr.Value(r.GitHubLocation.CommitId)}
 	}
 	h := sha256.New()
 	for _, p := range parts {
@@ -269,7 +270,7 @@ func revisionKey(r *api.RevisionLocation) string {
 // contentKey is revisionKey with the S3 version that the deployment pinned.
 func contentKey(r *api.RevisionLocation, version string) string {
 	key := revisionKey(r)
-	if version != "" && r.S3Location != nil && str(r.S3Location.Version) == "" {
+	if version != "" && r.S3Location != nil && ptr.Value(r.S3Location.Version) == "" {
 		return key + "@" + version
 	}
 	return key
@@ -288,28 +289,9 @@ func derivedID(parts ...string) string {
 	return "d-" + string(id)
 }
 
-func str(s *string) string {
-	if s == nil {
-		return ""
-	}
-	return *s
-}
-
-func flag(b *bool) bool { return b != nil && *b }
-
-// opt is nil for "": an absent member, not an empty one.
-func opt(s string) *string {
-	if s == "" {
-		return nil
-	}
-	return &s
-}
-
 func optTime(t time.Time) *time.Time {
 	if t.IsZero() {
 		return nil
 	}
 	return &t
 }
-
-func ptr[T any](v T) *T { return &v }

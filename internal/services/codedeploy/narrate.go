@@ -143,7 +143,7 @@ func (s *Service) tell(ctx context.Context, row *store.Row[cursor]) (int, error)
 		key := deployments.Key(ev.Key.Account, ev.Key.Region, id)
 		if d := known[key]; d != nil {
 			for _, line := range describeEvent(d, ev) {
-				lines[key] = append(lines[key], logs.InputLogEvent{Timestamp: ptr(ev.At.UnixMilli()), Message: ptr(line)})
+				lines[key] = append(lines[key], logs.InputLogEvent{Timestamp: new(ev.At.UnixMilli()), Message: new(line)})
 			}
 			s.notify(ctx, key, d, ev)
 		}

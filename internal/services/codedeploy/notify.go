@@ -12,6 +12,7 @@ import (
 	api "slipway/internal/api/codedeploy"
 	"slipway/internal/api/sns"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -55,12 +56,12 @@ func (s *Service) notify(ctx context.Context, key store.Key, d *Deployment, ev s
 		if !slices.Contains(t.TriggerEvents, trigger) {
 			continue
 		}
-		subject, message, err := s.notification(ctx, key, d, ev, str(t.TriggerName))
+		subject, message, err := s.notification(ctx, key, d, ev, ptr.Value(t.TriggerName))
 		if err == nil {
 			_, err = dispatch.Call(s.as(ctx, key.Account, key.Region), s.mux, sns.OpPublish, &sns.PublishInput{TopicArn: t.TriggerTargetArn, Subject: &subject, Message: &message})
 		}
 		if err != nil && ctx.Err() == nil {
-			s.log.Debug("trigger not published", "deployment", d.ID, "trigger", str(t.TriggerName), "error", err)
+			s.log.Debug("trigger not published", "deployment", d.ID, "trigger", ptr.Value(t.TriggerName), "error", err)
 		}
 	}
 }
@@ -162,7 +163,7 @@ func noteInstance(key store.Key, d *Deployment, row *targetRow, ev store.Event, 
 		DeploymentGroupName: d.Group, InstanceID: t.HostARN, LastUpdatedAt: epoch(ev.At), InstanceStatus: ev.State,
 	}
 	for _, e := range renderEvents(t) {
-		note := eventNote{LifecycleEvent: str(e.LifecycleEventName), LifecycleEventStatus: str(e.Status)}
+		note := eventNote{LifecycleEvent: ptr.Value(e.LifecycleEventName), LifecycleEventStatus: ptr.Value(e.Status)}
 		if e.StartTime != nil {
 			note.StartTime = epoch(*e.StartTime)
 		}

@@ -2,6 +2,7 @@ package codedeploy
 
 import (
 	api "slipway/internal/api/codedeploy"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -31,33 +32,33 @@ func renderError(e *ErrorInfo) *api.ErrorInformation {
 	if e == nil {
 		return nil
 	}
-	return &api.ErrorInformation{Code: ptr(e.Code), Message: ptr(e.Message)}
+	return &api.ErrorInformation{Code: new(e.Code), Message: new(e.Message)}
 }
 
 // renderDeployment is a deployment in AWS's shape.
 func renderDeployment(r store.Reader, row *deploymentRow) (*api.DeploymentInfo, error) {
 	d := &row.Doc
 	info := &api.DeploymentInfo{
-		ApplicationName: ptr(d.Application), DeploymentGroupName: ptr(d.Group), DeploymentConfigName: ptr(d.ConfigName),
-		DeploymentId: ptr(d.ID), PreviousRevision: d.PreviousRevision, Revision: d.Revision, Status: ptr(d.Status),
+		ApplicationName: new(d.Application), DeploymentGroupName: new(d.Group), DeploymentConfigName: new(d.ConfigName),
+		DeploymentId: new(d.ID), PreviousRevision: d.PreviousRevision, Revision: d.Revision, Status: new(d.Status),
 		ErrorInformation: renderError(d.Error), CreateTime: optTime(d.CreatedAt), StartTime: optTime(d.StartedAt),
-		CompleteTime: optTime(d.CompletedAt), Description: opt(d.Description), Creator: ptr(d.Creator),
-		IgnoreApplicationStopFailures: ptr(d.IgnoreStopFailures), AutoRollbackConfiguration: d.AutoRollback,
-		UpdateOutdatedInstancesOnly: ptr(d.OutdatedOnly), DeploymentStyle: d.Style, InstanceTerminationWaitTimeStarted: ptr(false),
-		LoadBalancerInfo: d.LoadBalancer, FileExistsBehavior: ptr(d.FileExists), ComputePlatform: ptr(api.ComputePlatformServer),
+		CompleteTime: optTime(d.CompletedAt), Description: ptr.NonZero(d.Description), Creator: new(d.Creator),
+		IgnoreApplicationStopFailures: new(d.IgnoreStopFailures), AutoRollbackConfiguration: d.AutoRollback,
+		UpdateOutdatedInstancesOnly: new(d.OutdatedOnly), DeploymentStyle: d.Style, InstanceTerminationWaitTimeStarted: new(false),
+		LoadBalancerInfo: d.LoadBalancer, FileExistsBehavior: new(d.FileExists), ComputePlatform: new(api.ComputePlatformServer),
 		OverrideAlarmConfiguration: d.OverrideAlarms,
 	}
 	if d.FileExists == "" {
-		info.FileExistsBehavior = ptr(api.FileExistsBehaviorDisallow)
+		info.FileExistsBehavior = new(api.FileExistsBehaviorDisallow)
 	}
 	if d.RollbackOf != "" || d.RollbackID != "" || d.RollbackMessage != "" {
 		info.RollbackInfo = &api.RollbackInfo{
-			RollbackDeploymentId: opt(d.RollbackID), RollbackTriggeringDeploymentId: opt(d.RollbackOf), RollbackMessage: opt(d.RollbackMessage),
+			RollbackDeploymentId: ptr.NonZero(d.RollbackID), RollbackTriggeringDeploymentId: ptr.NonZero(d.RollbackOf), RollbackMessage: ptr.NonZero(d.RollbackMessage),
 		}
 	}
 	if d.Root != "" || len(d.FollowOns) > 0 {
 		info.RelatedDeployments = &api.RelatedDeployments{
-			AutoUpdateOutdatedInstancesRootDeploymentId: opt(d.Root), AutoUpdateOutdatedInstancesDeploymentIds: d.FollowOns,
+			AutoUpdateOutdatedInstancesRootDeploymentId: ptr.NonZero(d.Root), AutoUpdateOutdatedInstancesDeploymentIds: d.FollowOns,
 		}
 	}
 	if d.Halted != nil && !d.Terminal() {
@@ -80,7 +81,7 @@ func renderEvents(t *Target) []api.LifecycleEvent {
 	events := make([]api.LifecycleEvent, len(t.Events))
 	for i := range t.Events {
 		e := &t.Events[i]
-		events[i] = api.LifecycleEvent{LifecycleEventName: ptr(e.Name), Status: ptr(e.Status)}
+		events[i] = api.LifecycleEvent{LifecycleEventName: new(e.Name), Status: new(e.Status)}
 		if e.Status == api.LifecycleEventStatusSkipped {
 			continue
 		}
@@ -90,7 +91,7 @@ func renderEvents(t *Target) []api.LifecycleEvent {
 		}
 		events[i].StartTime, events[i].EndTime = optTime(started), optTime(e.EndedAt)
 		if d := e.Diagnostics; d != nil {
-			events[i].Diagnostics = &api.Diagnostics{ErrorCode: ptr(d.ErrorCode), ScriptName: ptr(d.Script), Message: ptr(d.Message), LogTail: ptr(d.LogTail)}
+			events[i].Diagnostics = &api.Diagnostics{ErrorCode: new(d.ErrorCode), ScriptName: new(d.Script), Message: new(d.Message), LogTail: new(d.LogTail)}
 		}
 	}
 	return events
@@ -99,9 +100,9 @@ func renderEvents(t *Target) []api.LifecycleEvent {
 func renderTarget(row *targetRow) api.DeploymentTarget {
 	t := &row.Doc
 	return api.DeploymentTarget{
-		DeploymentTargetType: ptr(api.DeploymentTargetTypeInstanceTarget),
+		DeploymentTargetType: new(api.DeploymentTargetTypeInstanceTarget),
 		InstanceTarget: &api.InstanceTarget{
-			DeploymentId: ptr(t.Deployment), TargetId: ptr(t.Instance), TargetArn: ptr(targetARN(row)), Status: ptr(t.Status),
+			DeploymentId: new(t.Deployment), TargetId: new(t.Instance), TargetArn: new(targetARN(row)), Status: new(t.Status),
 			LastUpdatedAt: optTime(t.UpdatedAt), LifecycleEvents: renderEvents(t),
 		},
 	}
@@ -112,7 +113,7 @@ func targetARN(row *targetRow) string { return row.Doc.HostARN }
 func renderInstance(row *targetRow) api.InstanceSummary {
 	t := &row.Doc
 	return api.InstanceSummary{
-		DeploymentId: ptr(t.Deployment), InstanceId: ptr(targetARN(row)), Status: ptr(t.Status),
+		DeploymentId: new(t.Deployment), InstanceId: new(targetARN(row)), Status: new(t.Status),
 		LastUpdatedAt: optTime(t.UpdatedAt), LifecycleEvents: renderEvents(t),
 	}
 }

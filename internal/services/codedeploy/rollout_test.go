@@ -14,8 +14,8 @@ import (
 )
 
 func withTraffic(in *api.CreateDeploymentGroupInput) {
-	in.DeploymentStyle = &api.DeploymentStyle{DeploymentType: ptr("IN_PLACE"), DeploymentOption: ptr("WITH_TRAFFIC_CONTROL")}
-	in.LoadBalancerInfo = &api.LoadBalancerInfo{TargetGroupInfoList: []api.TargetGroupInfo{{Name: ptr("web")}}}
+	in.DeploymentStyle = &api.DeploymentStyle{DeploymentType: new("IN_PLACE"), DeploymentOption: new("WITH_TRAFFIC_CONTROL")}
+	in.LoadBalancerInfo = &api.LoadBalancerInfo{TargetGroupInfoList: []api.TargetGroupInfo{{Name: new("web")}}}
 }
 
 func scaled(in *api.CreateDeploymentGroupInput) {
@@ -85,7 +85,7 @@ func TestFailureRollsBack(t *testing.T) {
 	if *r.Creator != "codeDeployRollback" || *r.RollbackInfo.RollbackTriggeringDeploymentId != bad || *r.Revision.S3Location.Key != "app.zip" || *r.DeploymentOverview.Succeeded != 2 {
 		t.Errorf("%+v", r)
 	}
-	g := call(t, w.svc.getDeploymentGroup, &api.GetDeploymentGroupInput{ApplicationName: ptr("todo"), DeploymentGroupName: ptr("web")}).DeploymentGroupInfo
+	g := call(t, w.svc.getDeploymentGroup, &api.GetDeploymentGroupInput{ApplicationName: new("todo"), DeploymentGroupName: new("web")}).DeploymentGroupInfo
 	if *g.TargetRevision.S3Location.Key != "app.zip" {
 		t.Errorf("the group's revision is %s", *g.TargetRevision.S3Location.Key)
 	}
@@ -108,7 +108,7 @@ func TestIgnoredStopFailure(t *testing.T) {
 	w.setUp(nil)
 	w.behave = failAt("ApplicationStop", "")
 	d := *call(t, w.svc.createDeployment, &api.CreateDeploymentInput{
-		ApplicationName: ptr("todo"), DeploymentGroupName: ptr("web"), Revision: revision("app.zip"), IgnoreApplicationStopFailures: ptr(true),
+		ApplicationName: new("todo"), DeploymentGroupName: new("web"), Revision: revision("app.zip"), IgnoreApplicationStopFailures: new(true),
 	}).DeploymentId
 	if info := w.wait(d); *info.Status != "Succeeded" {
 		t.Fatalf("%+v", info.ErrorInformation)
@@ -133,7 +133,7 @@ func TestStop(t *testing.T) {
 	w.until("AfterInstall runs", func() bool {
 		return w.running(d, ids[0], "AfterInstall")
 	})
-	_, err := w.svc.createDeployment(user(t.Context()), &api.CreateDeploymentInput{ApplicationName: ptr("todo"), DeploymentGroupName: ptr("web"), Revision: revision("app.zip")})
+	_, err := w.svc.createDeployment(user(t.Context()), &api.CreateDeploymentInput{ApplicationName: new("todo"), DeploymentGroupName: new("web"), Revision: revision("app.zip")})
 	if !awserr.Is(err, "DeploymentLimitExceededException") || !strings.Contains(err.Error(), d) {
 		t.Errorf("a second deployment: %v", err)
 	}
@@ -158,7 +158,7 @@ func TestAlarmStopsAndRollsBack(t *testing.T) {
 	ids := w.fleet(1)
 	w.alarms["errors"] = "OK"
 	w.setUp(func(in *api.CreateDeploymentGroupInput) {
-		in.AlarmConfiguration = &api.AlarmConfiguration{Enabled: ptr(true), Alarms: []api.Alarm{{Name: ptr("errors")}}}
+		in.AlarmConfiguration = &api.AlarmConfiguration{Enabled: new(true), Alarms: []api.Alarm{{Name: new("errors")}}}
 	})
 	if info := w.wait(w.deploy("app.zip")); *info.Status != "Succeeded" {
 		t.Fatalf("%+v", info.ErrorInformation)
@@ -201,9 +201,9 @@ func TestWhatCannotBegin(t *testing.T) {
 		t.Errorf("%+v", info.ErrorInformation)
 	}
 	call(t, w.svc.updateDeploymentGroup, &api.UpdateDeploymentGroupInput{
-		ApplicationName: ptr("todo"), CurrentDeploymentGroupName: ptr("web"),
-		DeploymentStyle:  &api.DeploymentStyle{DeploymentOption: ptr("WITH_TRAFFIC_CONTROL")},
-		LoadBalancerInfo: &api.LoadBalancerInfo{TargetGroupInfoList: []api.TargetGroupInfo{{Name: ptr("nothing")}}},
+		ApplicationName: new("todo"), CurrentDeploymentGroupName: new("web"),
+		DeploymentStyle:  &api.DeploymentStyle{DeploymentOption: new("WITH_TRAFFIC_CONTROL")},
+		LoadBalancerInfo: &api.LoadBalancerInfo{TargetGroupInfoList: []api.TargetGroupInfo{{Name: new("nothing")}}},
 	})
 	if info := w.wait(w.deploy("app.zip")); *info.ErrorInformation.Code != "ELASTIC_LOAD_BALANCING_INVALID" {
 		t.Errorf("%+v", info.ErrorInformation)
@@ -213,7 +213,7 @@ func TestWhatCannotBegin(t *testing.T) {
 func TestStoppedInstanceCountsAsFailed(t *testing.T) {
 	w := newWorld(t).start()
 	ids := w.fleet(2)
-	w.setUp(func(in *api.CreateDeploymentGroupInput) { in.DeploymentConfigName = ptr("CodeDeployDefault.AllAtOnce") })
+	w.setUp(func(in *api.CreateDeploymentGroupInput) { in.DeploymentConfigName = new("CodeDeployDefault.AllAtOnce") })
 	w.setState(ids[1], "stopped")
 	d := w.deploy("app.zip")
 	info := w.wait(d)
@@ -225,7 +225,7 @@ func TestStoppedInstanceCountsAsFailed(t *testing.T) {
 func TestInstanceTerminatedMeanwhile(t *testing.T) {
 	w := newWorld(t).start()
 	ids := w.fleet(3)
-	w.setUp(func(in *api.CreateDeploymentGroupInput) { in.DeploymentConfigName = ptr("CodeDeployDefault.AllAtOnce") })
+	w.setUp(func(in *api.CreateDeploymentGroupInput) { in.DeploymentConfigName = new("CodeDeployDefault.AllAtOnce") })
 	hold := make(chan struct{})
 	w.behave = func(i, e, _ string) outcome {
 		if i == ids[1] && e == "Install" {
@@ -263,7 +263,7 @@ func TestLaunchingInstances(t *testing.T) {
 			}
 		}
 	})
-	g := call(t, w.svc.getDeploymentGroup, &api.GetDeploymentGroupInput{ApplicationName: ptr("todo"), DeploymentGroupName: ptr("web")}).DeploymentGroupInfo
+	g := call(t, w.svc.getDeploymentGroup, &api.GetDeploymentGroupInput{ApplicationName: new("todo"), DeploymentGroupName: new("web")}).DeploymentGroupInfo
 	if hook == "" || *g.AutoScalingGroups[0].Hook != hook {
 		t.Fatalf("hook %q, group %+v", hook, g.AutoScalingGroups)
 	}
@@ -279,7 +279,7 @@ func TestLaunchingInstances(t *testing.T) {
 	w.agent("i-000000000000000aa")
 	w.setLifecycle("i-000000000000000aa", "web", pendingWait)
 	w.answered("i-000000000000000aa CONTINUE")
-	list := call(t, w.svc.listDeployments, &api.ListDeploymentsInput{ApplicationName: ptr("todo"), DeploymentGroupName: ptr("web")}).Deployments
+	list := call(t, w.svc.listDeployments, &api.ListDeploymentsInput{ApplicationName: new("todo"), DeploymentGroupName: new("web")}).Deployments
 	d := w.get(list[0])
 	if *d.Creator != "autoscaling" || *d.Status != "Succeeded" || *d.Revision.S3Location.Key != "app.zip" {
 		t.Errorf("%+v", d)
@@ -298,7 +298,7 @@ func TestLaunchingInstances(t *testing.T) {
 	w.setLifecycle("i-000000000000000bb", "web", pendingWait)
 	w.answered("i-000000000000000bb ABANDON")
 	// Deleting the group takes the hook out.
-	call(t, w.svc.deleteDeploymentGroup, &api.DeleteDeploymentGroupInput{ApplicationName: ptr("todo"), DeploymentGroupName: ptr("web")})
+	call(t, w.svc.deleteDeploymentGroup, &api.DeleteDeploymentGroupInput{ApplicationName: new("todo"), DeploymentGroupName: new("web")})
 	w.locked(func() {
 		if len(w.hooks) != 0 {
 			t.Errorf("hooks left: %v", w.hooks)
@@ -361,7 +361,7 @@ func TestTriggers(t *testing.T) {
 	w := newWorld(t).start()
 	ids := w.fleet(1)
 	w.setUp(func(in *api.CreateDeploymentGroupInput) {
-		in.TriggerConfigurations = []api.TriggerConfig{{TriggerName: ptr("all"), TriggerTargetArn: ptr("arn:aws:sns:us-east-1:123456789012:topic"), TriggerEvents: []string{"DeploymentStart", "DeploymentSuccess", "InstanceSuccess"}}}
+		in.TriggerConfigurations = []api.TriggerConfig{{TriggerName: new("all"), TriggerTargetArn: new("arn:aws:sns:us-east-1:123456789012:topic"), TriggerEvents: []string{"DeploymentStart", "DeploymentSuccess", "InstanceSuccess"}}}
 	})
 	d := w.deploy("app.zip")
 	w.wait(d)
@@ -389,7 +389,7 @@ func TestHostProtocol(t *testing.T) {
 	d := w.deploy("app.zip")
 	ctx := asInstance(t.Context(), "i-0123456789abcdef0")
 	poll := func() *cmds.HostCommandInstance {
-		out, err := w.svc.pollHostCommand(ctx, &cmds.PollHostCommandInput{HostIdentifier: ptr(hostARN("i-0123456789abcdef0"))})
+		out, err := w.svc.pollHostCommand(ctx, &cmds.PollHostCommandInput{HostIdentifier: new(hostARN("i-0123456789abcdef0"))})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -437,12 +437,12 @@ func TestHostProtocol(t *testing.T) {
 	// Strangers.
 	other := asInstance(t.Context(), "i-0fedcba9876543210")
 	for name, err := range map[string]error{
-		"poll": second(w.svc.pollHostCommand(other, &cmds.PollHostCommandInput{HostIdentifier: ptr(hostARN("i-0123456789abcdef0"))})),
+		"poll": second(w.svc.pollHostCommand(other, &cmds.PollHostCommandInput{HostIdentifier: new(hostARN("i-0123456789abcdef0"))})),
 		"specification": second(w.svc.getDeploymentSpecification(other, &cmds.GetDeploymentSpecificationInput{
-			HostIdentifier: ptr(hostARN("i-0123456789abcdef0")), DeploymentExecutionId: one.DeploymentExecutionId})),
+			HostIdentifier: new(hostARN("i-0123456789abcdef0")), DeploymentExecutionId: one.DeploymentExecutionId})),
 		"ack":      second(w.svc.putHostCommandAcknowledgement(other, &cmds.PutHostCommandAcknowledgementInput{HostCommandIdentifier: one.HostCommandIdentifier})),
-		"complete": second(w.svc.putHostCommandComplete(other, &cmds.PutHostCommandCompleteInput{HostCommandIdentifier: one.HostCommandIdentifier, CommandStatus: ptr("Failed")})),
-		"user":     second(w.svc.pollHostCommand(user(t.Context()), &cmds.PollHostCommandInput{HostIdentifier: ptr(hostARN("i-0123456789abcdef0"))})),
+		"complete": second(w.svc.putHostCommandComplete(other, &cmds.PutHostCommandCompleteInput{HostCommandIdentifier: one.HostCommandIdentifier, CommandStatus: new("Failed")})),
+		"user":     second(w.svc.pollHostCommand(user(t.Context()), &cmds.PollHostCommandInput{HostIdentifier: new(hostARN("i-0123456789abcdef0"))})),
 	} {
 		if !awserr.Is(err, "AccessDeniedException") {
 			t.Errorf("%s by a stranger: %v", name, err)
@@ -452,7 +452,7 @@ func TestHostProtocol(t *testing.T) {
 		if _, err := w.svc.pollHostCommand(ctx, &cmds.PollHostCommandInput{HostIdentifier: &bad}); !awserr.Is(err, "ClientException") {
 			t.Errorf("poll as %.40q: %v", bad, err)
 		}
-		if _, err := w.svc.putHostCommandComplete(ctx, &cmds.PutHostCommandCompleteInput{HostCommandIdentifier: &bad, CommandStatus: ptr("Failed")}); !awserr.Is(err, "ClientException") {
+		if _, err := w.svc.putHostCommandComplete(ctx, &cmds.PutHostCommandCompleteInput{HostCommandIdentifier: &bad, CommandStatus: new("Failed")}); !awserr.Is(err, "ClientException") {
 			t.Errorf("complete %.40q: %v", bad, err)
 		}
 	}
@@ -475,7 +475,7 @@ func TestLongPollWakes(t *testing.T) {
 	w.setUp(nil)
 	answered := make(chan time.Time, 1)
 	go func() {
-		_, err := dispatch.Call(asInstance(t.Context(), "i-0123456789abcdef0"), w.mux, cmds.OpPollHostCommand, &cmds.PollHostCommandInput{HostIdentifier: ptr(hostARN("i-0123456789abcdef0"))})
+		_, err := dispatch.Call(asInstance(t.Context(), "i-0123456789abcdef0"), w.mux, cmds.OpPollHostCommand, &cmds.PollHostCommandInput{HostIdentifier: new(hostARN("i-0123456789abcdef0"))})
 		if err != nil {
 			t.Error(err)
 		}

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	api "slipway/internal/api/codedeploy"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -28,20 +29,20 @@ func (set *Settings) selectsOnPremises(tags map[string]string) bool {
 }
 
 func tagMatches(tags map[string]string, key, value, kind *string) bool {
-	switch str(kind) {
+	switch ptr.Value(kind) {
 	case api.EC2TagFilterTypeKeyOnly:
-		_, ok := tags[str(key)]
+		_, ok := tags[ptr.Value(key)]
 		return ok
 	case api.EC2TagFilterTypeValueOnly:
 		for _, v := range tags {
-			if v == str(value) {
+			if v == ptr.Value(value) {
 				return true
 			}
 		}
 		return false
 	}
-	v, ok := tags[str(key)]
-	return ok && v == str(value)
+	v, ok := tags[ptr.Value(key)]
+	return ok && v == ptr.Value(value)
 }
 
 // addOnPremises adds the registered on-premises instances that the group

@@ -23,7 +23,7 @@ func TestDeploySucceeds(t *testing.T) {
 			t.Errorf("%s: %s %s", id, *tg.Status, got)
 		}
 	}
-	g := call(t, w.svc.getDeploymentGroup, &api.GetDeploymentGroupInput{ApplicationName: ptr("todo"), DeploymentGroupName: ptr("web")}).DeploymentGroupInfo
+	g := call(t, w.svc.getDeploymentGroup, &api.GetDeploymentGroupInput{ApplicationName: new("todo"), DeploymentGroupName: new("web")}).DeploymentGroupInfo
 	if *g.LastSuccessfulDeployment.DeploymentId != d || *g.LastAttemptedDeployment.Status != "Succeeded" || g.TargetRevision == nil {
 		t.Errorf("group %+v", g)
 	}

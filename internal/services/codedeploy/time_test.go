@@ -73,7 +73,7 @@ func TestHeartbeatOnAScaledClock(t *testing.T) {
 func TestFiftyInstances(t *testing.T) {
 	w := newWorld(t).start()
 	w.fleet(50)
-	w.setUp(func(in *api.CreateDeploymentGroupInput) { in.DeploymentConfigName = ptr("CodeDeployDefault.AllAtOnce") })
+	w.setUp(func(in *api.CreateDeploymentGroupInput) { in.DeploymentConfigName = new("CodeDeployDefault.AllAtOnce") })
 	started := time.Now()
 	info := w.wait(w.deploy("app.zip"))
 	if *info.Status != "Succeeded" || *info.DeploymentOverview.Succeeded != 50 {

@@ -12,6 +12,7 @@ import (
 	api "slipway/internal/api/codedeploy"
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -38,7 +39,7 @@ const (
 )
 
 func validApplicationName(name *string) error {
-	if str(name) == "" {
+	if ptr.Value(name) == "" {
 		return awserr.New(api.ErrCodeApplicationNameRequiredException, "An application name must be specified.")
 	}
 	if !namePattern.MatchString(*name) {
@@ -48,7 +49,7 @@ func validApplicationName(name *string) error {
 }
 
 func validGroupName(name *string) error {
-	if str(name) == "" {
+	if ptr.Value(name) == "" {
 		return awserr.New(api.ErrCodeDeploymentGroupNameRequiredException, "A deployment group name must be specified.")
 	}
 	if !namePattern.MatchString(*name) {
@@ -58,7 +59,7 @@ func validGroupName(name *string) error {
 }
 
 func validConfigName(name *string) error {
-	if str(name) == "" {
+	if ptr.Value(name) == "" {
 		return awserr.New(api.ErrCodeDeploymentConfigNameRequiredException, "A deployment configuration name must be specified.")
 	}
 	if !namePattern.MatchString(*name) {
@@ -68,7 +69,7 @@ func validConfigName(name *string) error {
 }
 
 func validDeploymentID(id *string) error {
-	if str(id) == "" {
+	if ptr.Value(id) == "" {
 		return awserr.New(api.ErrCodeDeploymentIdRequiredException, "A deployment id must be specified.")
 	}
 	if !deploymentIDPattern.MatchString(*id) {
@@ -113,7 +114,7 @@ func validRevision(r *api.RevisionLocation) error {
 	if r == nil {
 		return awserr.New(api.ErrCodeRevisionRequiredException, "A revision must be specified.")
 	}
-	kind := str(r.RevisionType)
+	kind := ptr.Value(r.RevisionType)
 	switch {
 	case kind == "" && r.S3Location != nil:
 		kind = api.RevisionLocationTypeS3
@@ -123,23 +124,23 @@ func validRevision(r *api.RevisionLocation) error {
 	switch kind {
 	case api.RevisionLocationTypeS3:
 		l := r.S3Location
-		if l == nil || str(l.Bucket) == "" || str(l.Key) == "" {
+		if l == nil || ptr.Value(l.Bucket) == "" || ptr.Value(l.Key) == "" {
 			return invalid("revision.s3Location must name a bucket and a key.")
 		}
-		switch strings.ToLower(str(l.BundleType)) {
+		switch strings.ToLower(ptr.Value(l.BundleType)) {
 		case api.BundleTypeTar, api.BundleTypeTgz, api.BundleTypeZip:
 		default:
-			return invalid("revision.s3Location.bundleType must be tar, tgz or zip, not %.20q.", str(l.BundleType))
+			return invalid("revision.s3Location.bundleType must be tar, tgz or zip, not %.20q.", ptr.Value(l.BundleType))
 		}
 		if len(*l.Bucket) > 255 || len(*l.Key) > 1024 {
 			return invalid("revision.s3Location: the bucket or key is too long.")
 		}
 	case api.RevisionLocationTypeGitHub:
 		l := r.GitHubLocation
-		if l == nil || !repositoryPattern.MatchString(str(l.Repository)) {
+		if l == nil || !repositoryPattern.MatchString(ptr.Value(l.Repository)) {
 			return invalid("revision.gitHubLocation.repository must be of the form account/repository.")
 		}
-		if !commitPattern.MatchString(str(l.CommitId)) {
+		if !commitPattern.MatchString(ptr.Value(l.CommitId)) {
 			return invalid("revision.gitHubLocation.commitId must be the SHA of a commit.")
 		}
 	case api.RevisionLocationTypeString, api.RevisionLocationTypeAppSpecContent:
@@ -157,7 +158,7 @@ func validAutoRollback(c *api.AutoRollbackConfiguration) error {
 	invalid := func(format string, args ...any) error {
 		return awserr.New(api.ErrCodeInvalidAutoRollbackConfigException, format, args...)
 	}
-	if flag(c.Enabled) && len(c.Events) == 0 {
+	if ptr.Value(c.Enabled) && len(c.Events) == 0 {
 		return invalid("autoRollbackConfiguration is enabled but names no events.")
 	}
 	for _, e := range c.Events {
@@ -177,12 +178,12 @@ func validAlarms(c *api.AlarmConfiguration) error {
 	if len(c.Alarms) > maxAlarms {
 		return awserr.New(api.ErrCodeAlarmsLimitExceededException, "alarmConfiguration has %d alarms; at most %d are allowed.", len(c.Alarms), maxAlarms)
 	}
-	if flag(c.Enabled) && len(c.Alarms) == 0 {
+	if ptr.Value(c.Enabled) && len(c.Alarms) == 0 {
 		return awserr.New(api.ErrCodeInvalidAlarmConfigException, "alarmConfiguration is enabled but names no alarms.")
 	}
 	seen := map[string]bool{}
 	for i, a := range c.Alarms {
-		name := str(a.Name)
+		name := ptr.Value(a.Name)
 		if name == "" || len(name) > 255 {
 			return awserr.New(api.ErrCodeInvalidAlarmConfigException, "alarmConfiguration.alarms[%d].name must have 1 to 255 characters.", i)
 		}
@@ -195,7 +196,7 @@ func validAlarms(c *api.AlarmConfiguration) error {
 }
 
 func validFileExists(v *string) error {
-	switch str(v) {
+	switch ptr.Value(v) {
 	case "", api.FileExistsBehaviorDisallow, api.FileExistsBehaviorOverwrite, api.FileExistsBehaviorRetain:
 		return nil
 	}
@@ -203,7 +204,7 @@ func validFileExists(v *string) error {
 }
 
 func validDescription(v *string) error {
-	if len(str(v)) > maxDescription {
+	if len(ptr.Value(v)) > maxDescription {
 		return awserr.New(api.ErrCodeDescriptionTooLongException, "description has %d characters; at most %d are allowed.", len(*v), maxDescription)
 	}
 	return nil
@@ -262,13 +263,13 @@ func (set *Settings) checkTags() error {
 }
 
 func validFilter(key, value, kind *string) bool {
-	switch str(kind) {
+	switch ptr.Value(kind) {
 	case api.EC2TagFilterTypeKeyOnly:
-		return str(key) != ""
+		return ptr.Value(key) != ""
 	case api.EC2TagFilterTypeValueOnly:
-		return str(value) != ""
+		return ptr.Value(value) != ""
 	case api.EC2TagFilterTypeKeyAndValue:
-		return str(key) != ""
+		return ptr.Value(key) != ""
 	}
 	return false
 }
@@ -278,7 +279,7 @@ func (set *Settings) checkTriggers() error {
 		return awserr.New(api.ErrCodeTriggerTargetsLimitExceededException, "A deployment group has at most %d triggers, not %d.", maxTriggers, len(set.Triggers))
 	}
 	for i, t := range set.Triggers {
-		if str(t.TriggerName) == "" || !strings.HasPrefix(str(t.TriggerTargetArn), "arn:") || len(t.TriggerEvents) == 0 {
+		if ptr.Value(t.TriggerName) == "" || !strings.HasPrefix(ptr.Value(t.TriggerTargetArn), "arn:") || len(t.TriggerEvents) == 0 {
 			return awserr.New(api.ErrCodeInvalidTriggerConfigException, "triggerConfigurations[%d] needs a name, the ARN of an SNS topic, and at least one event.", i)
 		}
 		for _, e := range t.TriggerEvents {
@@ -302,10 +303,10 @@ func (set *Settings) checkStyle() error {
 		set.Style = &api.DeploymentStyle{}
 	}
 	if set.Style.DeploymentType == nil {
-		set.Style.DeploymentType = ptr(api.DeploymentTypeInPlace)
+		set.Style.DeploymentType = new(api.DeploymentTypeInPlace)
 	}
 	if set.Style.DeploymentOption == nil {
-		set.Style.DeploymentOption = ptr(api.DeploymentOptionWithoutTrafficControl)
+		set.Style.DeploymentOption = new(api.DeploymentOptionWithoutTrafficControl)
 	}
 	switch *set.Style.DeploymentType {
 	case api.DeploymentTypeInPlace:
@@ -323,7 +324,7 @@ func (set *Settings) checkStyle() error {
 	}
 	if lb != nil {
 		for i, g := range lb.TargetGroupInfoList {
-			if str(g.Name) == "" {
+			if ptr.Value(g.Name) == "" {
 				return awserr.New(api.ErrCodeInvalidLoadBalancerInfoException, "loadBalancerInfo.targetGroupInfoList[%d].name must be specified.", i)
 			}
 		}
@@ -364,7 +365,7 @@ const pageSize = 100
 // entry that was given out.
 func page(all []string, token *string) ([]string, *string, error) {
 	from := 0
-	if str(token) != "" {
+	if ptr.Value(token) != "" {
 		last, err := base64.RawURLEncoding.DecodeString(*token)
 		if err != nil {
 			return nil, nil, awserr.New(api.ErrCodeInvalidNextTokenException, "nextToken is not valid.")
@@ -380,7 +381,7 @@ func page(all []string, token *string) ([]string, *string, error) {
 		return rest, nil, nil
 	}
 	rest = rest[:pageSize]
-	return rest, ptr(base64.RawURLEncoding.EncodeToString([]byte(rest[pageSize-1]))), nil
+	return rest, new(base64.RawURLEncoding.EncodeToString([]byte(rest[pageSize-1]))), nil
 }
 
 func checkBatch(n int, what string) error {

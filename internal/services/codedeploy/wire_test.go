@@ -76,7 +76,7 @@ func TestRealAgentOverTheWire(t *testing.T) {
 		if !ok {
 			return nil, awserr.New("NoSuchKey", "no such key")
 		}
-		return &s3.GetObjectOutput{Body: io.NopCloser(bytes.NewReader(b)), ContentLength: ptr(int64(len(b))), ETag: ptr(`"e1"`)}, nil
+		return &s3.GetObjectOutput{Body: io.NopCloser(bytes.NewReader(b)), ContentLength: new(int64(len(b))), ETag: new(`"e1"`)}, nil
 	})
 	server := httptest.NewServer(w.mux.Handler(dispatch.Config{Keys: roleKeys{}, Now: time.Now}))
 	defer server.Close()

@@ -29,6 +29,7 @@ import (
 	"slipway/internal/aws/caller"
 	"slipway/internal/aws/dispatch"
 	"slipway/internal/aws/model"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/clock"
 	"slipway/internal/store"
 )
@@ -233,7 +234,7 @@ func (w *world) fakes(mux *dispatch.Mux) {
 		if in.Names[0] != "web" {
 			return nil, awserr.New("TargetGroupNotFound", "no such target group")
 		}
-		return &elbv2.DescribeTargetGroupsOutput{TargetGroups: []elbv2.TargetGroup{{TargetGroupArn: ptr(tgARN), TargetGroupName: ptr("web"), TargetType: ptr("instance")}}}, nil
+		return &elbv2.DescribeTargetGroupsOutput{TargetGroups: []elbv2.TargetGroup{{TargetGroupArn: new(tgARN), TargetGroupName: new("web"), TargetType: new("instance")}}}, nil
 	})
 	dispatch.Register(mux, elbv2.OpDescribeTargetHealth, w.describeHealth)
 	dispatch.Register(mux, elbv2.OpRegisterTargets, func(_ context.Context, in *elbv2.RegisterTargetsInput) (*elbv2.RegisterTargetsOutput, error) {
@@ -259,7 +260,7 @@ func (w *world) fakes(mux *dispatch.Mux) {
 		if !ok {
 			return nil, awserr.New("NotFound", "no such key").WithStatus(404)
 		}
-		return &s3.HeadObjectOutput{VersionId: opt(v), ETag: ptr(`"e1"`)}, nil
+		return &s3.HeadObjectOutput{VersionId: ptr.NonZero(v), ETag: new(`"e1"`)}, nil
 	})
 	dispatch.Register(mux, cloudwatch.OpDescribeAlarms, func(_ context.Context, in *cloudwatch.DescribeAlarmsInput) (*cloudwatch.DescribeAlarmsOutput, error) {
 		w.mu.Lock()
@@ -309,9 +310,9 @@ func (w *world) describeInstances(_ context.Context, in *ec2.DescribeInstancesIn
 	defer w.mu.Unlock()
 	var list []ec2.Instance
 	for id, i := range w.instances {
-		one := ec2.Instance{InstanceId: ptr(id), State: &ec2.InstanceState{Name: ptr(i.state)}, Placement: &ec2.Placement{AvailabilityZone: ptr(i.zone)}}
+		one := ec2.Instance{InstanceId: new(id), State: &ec2.InstanceState{Name: new(i.state)}, Placement: &ec2.Placement{AvailabilityZone: new(i.zone)}}
 		for k, v := range i.tags {
-			one.Tags = append(one.Tags, ec2.Tag{Key: ptr(k), Value: ptr(v)})
+			one.Tags = append(one.Tags, ec2.Tag{Key: new(k), Value: new(v)})
 		}
 		list = append(list, one)
 	}
@@ -326,10 +327,10 @@ func (w *world) describeGroups(_ context.Context, in *as.DescribeAutoScalingGrou
 		if name != "web" {
 			continue
 		}
-		g := as.AutoScalingGroup{AutoScalingGroupName: ptr(name)}
+		g := as.AutoScalingGroup{AutoScalingGroupName: new(name)}
 		for id, i := range w.instances {
 			if i.group == name {
-				g.Instances = append(g.Instances, as.Instance{InstanceId: ptr(id), AvailabilityZone: ptr(i.zone), LifecycleState: ptr(i.lifecycle)})
+				g.Instances = append(g.Instances, as.Instance{InstanceId: new(id), AvailabilityZone: new(i.zone), LifecycleState: new(i.lifecycle)})
 			}
 		}
 		out.AutoScalingGroups = append(out.AutoScalingGroups, g)
@@ -360,7 +361,7 @@ func (w *world) describeHealth(context.Context, *elbv2.DescribeTargetHealthInput
 	out := &elbv2.DescribeTargetHealthOutput{}
 	for id, s := range w.health {
 		out.TargetHealthDescriptions = append(out.TargetHealthDescriptions, elbv2.TargetHealthDescription{
-			Target: &elbv2.TargetDescription{Id: ptr(id), Port: ptr(int64(80))}, TargetHealth: &elbv2.TargetHealth{State: ptr(s)},
+			Target: &elbv2.TargetDescription{Id: new(id), Port: new(int64(80))}, TargetHealth: &elbv2.TargetHealth{State: new(s)},
 		})
 	}
 	return out, nil
@@ -399,7 +400,7 @@ func (w *world) agentTurn(poll, ctx context.Context, id string) error {
 	w.mu.Lock()
 	mux := w.mux
 	w.mu.Unlock()
-	out, err := dispatch.Call(asInstance(poll, id), mux, cmds.OpPollHostCommand, &cmds.PollHostCommandInput{HostIdentifier: ptr(hostARN(id))})
+	out, err := dispatch.Call(asInstance(poll, id), mux, cmds.OpPollHostCommand, &cmds.PollHostCommandInput{HostIdentifier: new(hostARN(id))})
 	if err != nil || out.HostCommand == nil {
 		return err
 	}
@@ -442,7 +443,7 @@ func (w *world) complete(ctx context.Context, c *cmds.HostCommandInstance, o out
 	for range 2 { // AWS's agent sends failures twice
 		_, err = persist(ctx, w, cmds.OpPutHostCommandComplete, &cmds.PutHostCommandCompleteInput{
 			CommandStatus: &status, HostCommandIdentifier: c.HostCommandIdentifier,
-			Diagnostics: &cmds.Envelope{Format: ptr("JSON"), Payload: ptr(string(payload))},
+			Diagnostics: &cmds.Envelope{Format: new("JSON"), Payload: new(string(payload))},
 		})
 	}
 	return err
@@ -465,7 +466,7 @@ func persist[I, O any](ctx context.Context, w *world, op *model.Op[I, O], in *I)
 
 func readSpecification(ctx context.Context, mux *dispatch.Mux, c *cmds.HostCommandInstance, id string) (*specification, error) {
 	out, err := dispatch.Call(ctx, mux, cmds.OpGetDeploymentSpecification, &cmds.GetDeploymentSpecificationInput{
-		DeploymentExecutionId: c.DeploymentExecutionId, HostIdentifier: ptr(hostARN(id)),
+		DeploymentExecutionId: c.DeploymentExecutionId, HostIdentifier: new(hostARN(id)),
 	})
 	if err != nil {
 		return nil, err
@@ -496,17 +497,17 @@ func call[I, O any](t *testing.T, fn func(context.Context, *I) (*O, error), in *
 }
 
 func revision(key string) *api.RevisionLocation {
-	return &api.RevisionLocation{RevisionType: ptr("S3"), S3Location: &api.S3Location{Bucket: ptr("bucket"), Key: ptr(key), BundleType: ptr("zip")}}
+	return &api.RevisionLocation{RevisionType: new("S3"), S3Location: &api.S3Location{Bucket: new("bucket"), Key: new(key), BundleType: new("zip")}}
 }
 
 // setUp makes application todo with group web.
 func (w *world) setUp(change func(*api.CreateDeploymentGroupInput)) {
 	w.t.Helper()
-	call(w.t, w.svc.createApplication, &api.CreateApplicationInput{ApplicationName: ptr("todo")})
+	call(w.t, w.svc.createApplication, &api.CreateApplicationInput{ApplicationName: new("todo")})
 	in := &api.CreateDeploymentGroupInput{
-		ApplicationName: ptr("todo"), DeploymentGroupName: ptr("web"), ServiceRoleArn: ptr(testRole),
-		Ec2TagFilters:             []api.EC2TagFilter{{Key: ptr("app"), Value: ptr("todo"), Type: ptr("KEY_AND_VALUE")}},
-		AutoRollbackConfiguration: &api.AutoRollbackConfiguration{Enabled: ptr(true), Events: []string{"DEPLOYMENT_FAILURE", "DEPLOYMENT_STOP_ON_ALARM"}},
+		ApplicationName: new("todo"), DeploymentGroupName: new("web"), ServiceRoleArn: new(testRole),
+		Ec2TagFilters:             []api.EC2TagFilter{{Key: new("app"), Value: new("todo"), Type: new("KEY_AND_VALUE")}},
+		AutoRollbackConfiguration: &api.AutoRollbackConfiguration{Enabled: new(true), Events: []string{"DEPLOYMENT_FAILURE", "DEPLOYMENT_STOP_ON_ALARM"}},
 	}
 	if change != nil {
 		change(in)
@@ -517,7 +518,7 @@ func (w *world) setUp(change func(*api.CreateDeploymentGroupInput)) {
 func (w *world) deploy(key string) string {
 	w.t.Helper()
 	return *call(w.t, w.svc.createDeployment, &api.CreateDeploymentInput{
-		ApplicationName: ptr("todo"), DeploymentGroupName: ptr("web"), Revision: revision(key),
+		ApplicationName: new("todo"), DeploymentGroupName: new("web"), Revision: revision(key),
 	}).DeploymentId
 }
 

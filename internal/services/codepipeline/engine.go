@@ -9,6 +9,7 @@ import (
 
 	api "slipway/internal/api/codepipeline"
 	"slipway/internal/aws/awserr"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -188,7 +189,7 @@ func (s *Service) look(ctx context.Context, key store.Key) error {
 
 // moved starts an execution for a revision, once.
 func (s *Service) moved(ctx context.Context, key store.Key, decl *api.ActionDeclaration, head string) error {
-	name := str(decl.Name)
+	name := ptr.Value(decl.Name)
 	return s.deps.Store.Update(ctx, func(tx store.Tx) error {
 		row, err := pipelines.Get(tx, key.Account, key.Region, key.ID)
 		if err != nil || row.Doc.Heads[name] == head {
@@ -240,14 +241,14 @@ func (s *Service) execution(row *pipelineRow, st start) *Execution {
 		Type: typeStandard, TriggerType: st.trigger, TriggerDetail: st.detail, Variables: map[string]string{}, Overrides: st.overrides, Started: now, Updated: now}
 	for _, v := range row.Doc.Declaration.Variables {
 		if v.DefaultValue != nil {
-			e.Variables[str(v.Name)] = *v.DefaultValue
+			e.Variables[ptr.Value(v.Name)] = *v.DefaultValue
 		}
 	}
 	maps.Copy(e.Variables, st.variables)
 	for _, stage := range row.Doc.Declaration.Stages {
-		run := StageRun{Name: str(stage.Name)}
+		run := StageRun{Name: ptr.Value(stage.Name)}
 		for _, a := range stage.Actions {
-			run.Actions = append(run.Actions, ActionRun{Name: str(a.Name)})
+			run.Actions = append(run.Actions, ActionRun{Name: ptr.Value(a.Name)})
 		}
 		e.Stages = append(e.Stages, run)
 	}
@@ -292,7 +293,7 @@ func eligible(e *Execution, p *Pipeline, stage string) error {
 		return errors.New("the source stage cannot be rolled back")
 	case e.Type == typeRollback:
 		return errors.New("the target execution is itself a rollback")
-	case num(e.Declaration.Version) != num(p.Declaration.Version):
+	case ptr.Value(e.Declaration.Version) != ptr.Value(p.Declaration.Version):
 		return errors.New("the target execution ran another version of the pipeline")
 	case e.Stages[i].Status != api.StageExecutionStatusSucceeded:
 		return errors.New("the target execution has not succeeded in the stage")

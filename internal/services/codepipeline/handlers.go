@@ -11,6 +11,7 @@ import (
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/caller"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -47,18 +48,18 @@ func noPipeline(id caller.Identity, name string) error {
 
 // pipeline loads a pipeline by its name.
 func pipeline(r store.Reader, id caller.Identity, name *string) (*pipelineRow, error) {
-	row, err := pipelines.Get(r, id.Account, id.Region, str(name))
+	row, err := pipelines.Get(r, id.Account, id.Region, ptr.Value(name))
 	if errors.Is(err, store.ErrNotFound) {
-		return nil, noPipeline(id, str(name))
+		return nil, noPipeline(id, ptr.Value(name))
 	}
 	return row, err
 }
 
 // execution loads an execution of a pipeline.
 func execution(r store.Reader, p *pipelineRow, id *string) (*executionRow, error) {
-	row, err := executions.Get(r, p.Account, p.Region, executionID(p.ID, str(id)))
+	row, err := executions.Get(r, p.Account, p.Region, executionID(p.ID, ptr.Value(id)))
 	if errors.Is(err, store.ErrNotFound) {
-		return nil, awserr.New(api.ErrCodePipelineExecutionNotFoundException, "Pipeline Execution with id '%s' does not exist in pipeline '%s'", str(id), p.ID)
+		return nil, awserr.New(api.ErrCodePipelineExecutionNotFoundException, "Pipeline Execution with id '%s' does not exist in pipeline '%s'", ptr.Value(id), p.ID)
 	}
 	return row, err
 }
@@ -75,13 +76,13 @@ func (s *Service) createPipeline(ctx context.Context, in *api.CreatePipelineInpu
 	d.ExecutionMode = new(mode(&d))
 	doc := Pipeline{Declaration: d, Updated: s.deps.Clock.Now(), Tags: map[string]string{}, Heads: map[string]string{}}
 	for _, t := range in.Tags {
-		doc.Tags[str(t.Key)] = str(t.Value)
+		doc.Tags[ptr.Value(t.Key)] = ptr.Value(t.Value)
 	}
 	key := pipelines.Key(id.Account, id.Region, *d.Name)
 	for i := range d.Stages[0].Actions { // the first execution is for what is there now
 		a := &d.Stages[0].Actions[i]
 		if head, err := s.head(ctx, key, a); err == nil && head != "" {
-			doc.Heads[str(a.Name)] = head
+			doc.Heads[ptr.Value(a.Name)] = head
 		} else if err != nil && awserr.As(err) == nil {
 			return nil, err
 		}
@@ -124,7 +125,7 @@ func (s *Service) updatePipeline(ctx context.Context, in *api.UpdatePipelineInpu
 			return err
 		}
 		old := &row.Doc.Declaration
-		d.Version = new(num(old.Version) + 1)
+		d.Version = new(ptr.Value(old.Version) + 1)
 		if d.PipelineType == nil {
 			d.PipelineType = old.PipelineType
 		}
@@ -145,9 +146,9 @@ func (s *Service) updatePipeline(ctx context.Context, in *api.UpdatePipelineInpu
 // deletePipeline also removes its history; deleting what is not there succeeds.
 func (s *Service) deletePipeline(ctx context.Context, in *api.DeletePipelineInput) (*api.DeletePipelineOutput, error) {
 	id := caller.From(ctx)
-	s.forget(pipelines.Key(id.Account, id.Region, str(in.Name)))
+	s.forget(pipelines.Key(id.Account, id.Region, ptr.Value(in.Name)))
 	return nil, s.deps.Store.Update(ctx, func(tx store.Tx) error {
-		row, err := pipelines.Get(tx, id.Account, id.Region, str(in.Name))
+		row, err := pipelines.Get(tx, id.Account, id.Region, ptr.Value(in.Name))
 		if errors.Is(err, store.ErrNotFound) {
 			return nil
 		}
@@ -194,7 +195,7 @@ func (s *Service) getPipeline(ctx context.Context, in *api.GetPipelineInput) (*a
 			return err
 		}
 		d := row.Doc.Declaration
-		if in.Version != nil && *in.Version != num(d.Version) {
+		if in.Version != nil && *in.Version != ptr.Value(d.Version) {
 			d.Version = in.Version
 			old, err := structures.Get(r, id.Account, id.Region, structureID(&d))
 			if errors.Is(err, store.ErrNotFound) {
@@ -230,9 +231,9 @@ func (s *Service) listPipelines(ctx context.Context, in *api.ListPipelinesInput)
 // withTags gives the tags of the pipeline that an ARN names to fn and saves them.
 func (s *Service) withTags(ctx context.Context, arn *string, fn func(map[string]string)) error {
 	id := caller.From(ctx)
-	name, ok := strings.CutPrefix(str(arn), pipelineARN(id, ""))
+	name, ok := strings.CutPrefix(ptr.Value(arn), pipelineARN(id, ""))
 	if !ok {
-		return awserr.New(api.ErrCodeInvalidArnException, "'%s' is not the ARN of a pipeline in this account and region", str(arn))
+		return awserr.New(api.ErrCodeInvalidArnException, "'%s' is not the ARN of a pipeline in this account and region", ptr.Value(arn))
 	}
 	_, err := pipelines.Modify(ctx, s.deps.Store, id.Account, id.Region, name, "Tagged", func(p *Pipeline) error {
 		if p.Tags == nil {
@@ -252,7 +253,7 @@ func (s *Service) withTags(ctx context.Context, arn *string, fn func(map[string]
 func (s *Service) tagResource(ctx context.Context, in *api.TagResourceInput) (*api.TagResourceOutput, error) {
 	return nil, s.withTags(ctx, in.ResourceArn, func(tags map[string]string) {
 		for _, t := range in.Tags {
-			tags[str(t.Key)] = str(t.Value)
+			tags[ptr.Value(t.Key)] = ptr.Value(t.Value)
 		}
 	})
 }
@@ -267,13 +268,13 @@ func (s *Service) untagResource(ctx context.Context, in *api.UntagResourceInput)
 
 func (s *Service) listTags(ctx context.Context, in *api.ListTagsForResourceInput) (*api.ListTagsForResourceOutput, error) {
 	id := caller.From(ctx)
-	name, ok := strings.CutPrefix(str(in.ResourceArn), pipelineARN(id, ""))
+	name, ok := strings.CutPrefix(ptr.Value(in.ResourceArn), pipelineARN(id, ""))
 	if !ok {
-		return nil, awserr.New(api.ErrCodeInvalidArnException, "'%s' is not the ARN of a pipeline in this account and region", str(in.ResourceArn))
+		return nil, awserr.New(api.ErrCodeInvalidArnException, "'%s' is not the ARN of a pipeline in this account and region", ptr.Value(in.ResourceArn))
 	}
 	row, err := pipelines.Find(ctx, s.deps.Store, id.Account, id.Region, name)
 	if errors.Is(err, store.ErrNotFound) {
-		return nil, awserr.New(api.ErrCodeResourceNotFoundException, "'%s' does not exist", str(in.ResourceArn))
+		return nil, awserr.New(api.ErrCodeResourceNotFoundException, "'%s' does not exist", ptr.Value(in.ResourceArn))
 	}
 	if err != nil {
 		return nil, err
@@ -289,7 +290,7 @@ const pageSize = 100
 
 // page cuts one answer from all; the token is the last id of the one before.
 func page[T any](all []T, token *string, size *int64, id func(T) string) ([]T, *string, error) {
-	if str(token) != "" {
+	if ptr.Value(token) != "" {
 		last, err := base64.RawURLEncoding.DecodeString(*token)
 		i := slices.IndexFunc(all, func(v T) bool { return id(v) == string(last) })
 		if err != nil || i < 0 {
@@ -298,7 +299,7 @@ func page[T any](all []T, token *string, size *int64, id func(T) string) ([]T, *
 		all = all[i+1:]
 	}
 	n := pageSize
-	if m := num(size); m > 0 {
+	if m := ptr.Value(size); m > 0 {
 		n = int(min(m, pageSize))
 	}
 	if len(all) <= n {

@@ -9,6 +9,7 @@ import (
 	api "slipway/internal/api/codepipeline"
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/caller"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -16,10 +17,10 @@ func (s *Service) startPipelineExecution(ctx context.Context, in *api.StartPipel
 	id := caller.From(ctx)
 	st := start{trigger: api.TriggerTypeStartPipelineExecution, detail: id.PrincipalARN, variables: map[string]string{}, overrides: map[string]string{}}
 	for _, v := range in.Variables {
-		st.variables[str(v.Name)] = str(v.Value)
+		st.variables[ptr.Value(v.Name)] = ptr.Value(v.Value)
 	}
 	for _, r := range in.SourceRevisions {
-		st.overrides[str(r.ActionName)] = str(r.RevisionValue)
+		st.overrides[ptr.Value(r.ActionName)] = ptr.Value(r.RevisionValue)
 	}
 	var execution string
 	err := s.deps.Store.Update(ctx, func(tx store.Tx) error {
@@ -27,7 +28,7 @@ func (s *Service) startPipelineExecution(ctx context.Context, in *api.StartPipel
 		if err != nil {
 			return err
 		}
-		if t := str(in.ClientRequestToken); t != "" {
+		if t := ptr.Value(in.ClientRequestToken); t != "" {
 			old, err := startings.Get(tx, id.Account, id.Region, row.ID+"/"+t)
 			if err == nil {
 				execution = old.Doc.Execution
@@ -45,7 +46,7 @@ func (s *Service) startPipelineExecution(ctx context.Context, in *api.StartPipel
 			return err
 		}
 		execution = e.ID
-		if t := str(in.ClientRequestToken); t != "" {
+		if t := ptr.Value(in.ClientRequestToken); t != "" {
 			_, err = startings.Insert(tx, id.Account, id.Region, row.ID+"/"+t, Token{execution}, "Created", nil)
 		}
 		return err
@@ -60,9 +61,9 @@ func (s *Service) startPipelineExecution(ctx context.Context, in *api.StartPipel
 func checkStart(d *api.PipelineDeclaration, st start) error {
 	declared := names{}
 	for _, v := range d.Variables {
-		declared[str(v.Name)] = true
-		if _, given := st.variables[str(v.Name)]; !given && v.DefaultValue == nil {
-			return awserr.New(api.ErrCodeValidationException, "The pipeline variable %s has no default value, and none was given", str(v.Name))
+		declared[ptr.Value(v.Name)] = true
+		if _, given := st.variables[ptr.Value(v.Name)]; !given && v.DefaultValue == nil {
+			return awserr.New(api.ErrCodeValidationException, "The pipeline variable %s has no default value, and none was given", ptr.Value(v.Name))
 		}
 	}
 	for k := range st.variables {
@@ -71,7 +72,7 @@ func checkStart(d *api.PipelineDeclaration, st start) error {
 		}
 	}
 	for k := range st.overrides {
-		if !slices.ContainsFunc(d.Stages[0].Actions, func(a api.ActionDeclaration) bool { return str(a.Name) == k }) {
+		if !slices.ContainsFunc(d.Stages[0].Actions, func(a api.ActionDeclaration) bool { return ptr.Value(a.Name) == k }) {
 			return awserr.New(api.ErrCodeValidationException, "The pipeline has no source action %s", k)
 		}
 	}
@@ -93,11 +94,11 @@ func (s *Service) stopPipelineExecution(ctx context.Context, in *api.StopPipelin
 		switch {
 		case !e.Active():
 			return awserr.New(api.ErrCodePipelineExecutionNotStoppableException, "Pipeline execution %s is %s and cannot be stopped", e.ID, e.Status)
-		case e.Stop != nil && (e.Stop.Abandon || !flag(in.Abandon)):
+		case e.Stop != nil && (e.Stop.Abandon || !ptr.Value(in.Abandon)):
 			return awserr.New(api.ErrCodeDuplicatedStopRequestException, "Pipeline execution %s is being stopped already", e.ID)
 		}
 		now := s.deps.Clock.Now()
-		e.Status, e.Updated, e.Stop = api.PipelineExecutionStatusStopping, now, &Stop{At: now, Reason: str(in.Reason), Abandon: flag(in.Abandon)}
+		e.Status, e.Updated, e.Stop = api.PipelineExecutionStatusStopping, now, &Stop{At: now, Reason: ptr.Value(in.Reason), Abandon: ptr.Value(in.Abandon)}
 		return executions.Save(tx, row, "StopRequested", nil)
 	})
 	if err != nil {
@@ -107,7 +108,7 @@ func (s *Service) stopPipelineExecution(ctx context.Context, in *api.StopPipelin
 }
 
 func noStage(p *pipelineRow, name *string) error {
-	return awserr.New(api.ErrCodeStageNotFoundException, "Stage '%s' does not exist in pipeline '%s'", str(name), p.ID)
+	return awserr.New(api.ErrCodeStageNotFoundException, "Stage '%s' does not exist in pipeline '%s'", ptr.Value(name), p.ID)
 }
 
 func (s *Service) retryStageExecution(ctx context.Context, in *api.RetryStageExecutionInput) (*api.RetryStageExecutionOutput, error) {
@@ -122,7 +123,7 @@ func (s *Service) retryStageExecution(ctx context.Context, in *api.RetryStageExe
 			return err
 		}
 		e := &row.Doc
-		i := e.stage(str(in.StageName))
+		i := e.stage(ptr.Value(in.StageName))
 		if i < 0 {
 			return noStage(p, in.StageName)
 		}
@@ -133,16 +134,16 @@ func (s *Service) retryStageExecution(ctx context.Context, in *api.RetryStageExe
 		switch {
 		case p.Doc.Latest[st.Name] != e.ID && mode(&e.Declaration) != api.ExecutionModeParallel:
 			return awserr.New(api.ErrCodeNotLatestPipelineExecutionException, "Execution %s is not the latest one in stage %s", e.ID, st.Name)
-		case num(e.Declaration.Version) != num(p.Doc.Declaration.Version):
+		case ptr.Value(e.Declaration.Version) != ptr.Value(p.Doc.Declaration.Version):
 			return refused("the pipeline was changed since")
 		case e.Active():
 			return refused("the execution is " + e.Status)
-		case st.Status == api.StageExecutionStatusSucceeded && str(in.RetryMode) != api.StageRetryModeAllActions, st.Status == "":
+		case st.Status == api.StageExecutionStatusSucceeded && ptr.Value(in.RetryMode) != api.StageRetryModeAllActions, st.Status == "":
 			return refused("no action in it has failed")
 		case st.Status == api.StageExecutionStatusSucceeded && e.At != i:
 			return refused("the execution has left it")
 		}
-		st.reset(str(in.RetryMode))
+		st.reset(ptr.Value(in.RetryMode))
 		st.ManualRetries++
 		st.LastRetry = api.RetryTriggerManualStageRetry
 		e.Status, e.Stop, e.At, e.Waiting, e.Updated = api.PipelineExecutionStatusInProgress, nil, i, false, s.deps.Clock.Now()
@@ -166,17 +167,17 @@ func (s *Service) rollbackStage(ctx context.Context, in *api.RollbackStageInput)
 		if err != nil {
 			return err
 		}
-		if target.Doc.stage(str(in.StageName)) < 0 {
+		if target.Doc.stage(ptr.Value(in.StageName)) < 0 {
 			return noStage(p, in.StageName)
 		}
-		why := eligible(&target.Doc, &p.Doc, str(in.StageName))
+		why := eligible(&target.Doc, &p.Doc, ptr.Value(in.StageName))
 		if mode(&p.Doc.Declaration) == api.ExecutionModeParallel {
 			why = errors.New("pipelines in mode PARALLEL cannot be rolled back")
 		}
 		if why != nil {
-			return awserr.New(api.ErrCodeUnableToRollbackStageException, "Unable to roll back stage %s: %v", str(in.StageName), why)
+			return awserr.New(api.ErrCodeUnableToRollbackStageException, "Unable to roll back stage %s: %v", ptr.Value(in.StageName), why)
 		}
-		e = s.rollbackOf(p, &target.Doc, str(in.StageName), start{trigger: api.TriggerTypeManualRollback, detail: id.PrincipalARN})
+		e = s.rollbackOf(p, &target.Doc, ptr.Value(in.StageName), start{trigger: api.TriggerTypeManualRollback, detail: id.PrincipalARN})
 		return s.add(tx, p, e)
 	})
 	if err != nil {
@@ -199,28 +200,28 @@ func (s *Service) putApprovalResult(ctx context.Context, in *api.PutApprovalResu
 		}
 		for _, row := range rows {
 			e := &row.Doc
-			i := e.stage(str(in.StageName))
+			i := e.stage(ptr.Value(in.StageName))
 			if i < 0 {
 				continue
 			}
 			for j := range e.Stages[i].Actions {
 				a := &e.Stages[i].Actions[j]
-				if a.Name != str(in.ActionName) || a.Token == "" || a.Token != str(in.Token) {
+				if a.Name != ptr.Value(in.ActionName) || a.Token == "" || a.Token != ptr.Value(in.Token) {
 					continue
 				}
 				if a.Status != api.ActionExecutionStatusInProgress {
 					return awserr.New(api.ErrCodeApprovalAlreadyCompletedException, "The approval action has already been approved or rejected")
 				}
 				at = s.deps.Clock.Now()
-				a.Changed, a.By, a.Summary = at, id.PrincipalARN, str(in.Result.Summary)
+				a.Changed, a.By, a.Summary = at, id.PrincipalARN, ptr.Value(in.Result.Summary)
 				a.Status = api.ActionExecutionStatusSucceeded
-				if str(in.Result.Status) == api.ApprovalStatusRejected {
+				if ptr.Value(in.Result.Status) == api.ApprovalStatusRejected {
 					a.Status, a.ErrorCode, a.Error = api.ActionExecutionStatusFailed, jobFailed, "Rejected by "+id.PrincipalARN
 				}
-				return executions.Save(tx, row, "Approval"+str(in.Result.Status), nil)
+				return executions.Save(tx, row, "Approval"+ptr.Value(in.Result.Status), nil)
 			}
 		}
-		return awserr.New(api.ErrCodeInvalidApprovalTokenException, "No approval with this token waits in action %s of stage %s", str(in.ActionName), str(in.StageName))
+		return awserr.New(api.ErrCodeInvalidApprovalTokenException, "No approval with this token waits in action %s of stage %s", ptr.Value(in.ActionName), ptr.Value(in.StageName))
 	})
 	if err != nil {
 		return nil, err
@@ -231,16 +232,16 @@ func (s *Service) putApprovalResult(ctx context.Context, in *api.PutApprovalResu
 // transition finds the stage whose inbound transition is meant.
 func transition(p *pipelineRow, stage, kind *string) (string, error) {
 	stages := p.Doc.Declaration.Stages
-	i := slices.IndexFunc(stages, func(st api.StageDeclaration) bool { return str(st.Name) == str(stage) })
+	i := slices.IndexFunc(stages, func(st api.StageDeclaration) bool { return ptr.Value(st.Name) == ptr.Value(stage) })
 	if i < 0 {
 		return "", noStage(p, stage)
 	}
-	if str(kind) == api.StageTransitionTypeOutbound {
+	if ptr.Value(kind) == api.StageTransitionTypeOutbound {
 		if i++; i == len(stages) {
-			return "", awserr.New(api.ErrCodeValidationException, "Stage %s is the last one: it has no outbound transition", str(stage))
+			return "", awserr.New(api.ErrCodeValidationException, "Stage %s is the last one: it has no outbound transition", ptr.Value(stage))
 		}
 	}
-	return str(stages[i].Name), nil
+	return ptr.Value(stages[i].Name), nil
 }
 
 func (s *Service) disableStageTransition(ctx context.Context, in *api.DisableStageTransitionInput) (*api.DisableStageTransitionOutput, error) {
@@ -257,7 +258,7 @@ func (s *Service) disableStageTransition(ctx context.Context, in *api.DisableSta
 		if p.Doc.Closed == nil {
 			p.Doc.Closed = map[string]Closed{}
 		}
-		p.Doc.Closed[stage] = Closed{Reason: str(in.Reason), By: id.PrincipalARN, At: s.deps.Clock.Now()}
+		p.Doc.Closed[stage] = Closed{Reason: ptr.Value(in.Reason), By: id.PrincipalARN, At: s.deps.Clock.Now()}
 		return pipelines.Save(tx, p, "TransitionDisabled", nil)
 	})
 }

@@ -7,6 +7,7 @@ import (
 
 	api "slipway/internal/api/codepipeline"
 	"slipway/internal/aws/caller"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -28,7 +29,7 @@ func (s *Service) getPipelineState(ctx context.Context, in *api.GetPipelineState
 		out = &api.GetPipelineStateOutput{PipelineName: d.Name, PipelineVersion: d.Version, Created: &row.Created, Updated: &row.Doc.Updated}
 		for i := range d.Stages {
 			var latest *Execution
-			if e := row.Doc.Latest[str(d.Stages[i].Name)]; e != "" && mode(d) != api.ExecutionModeParallel {
+			if e := row.Doc.Latest[ptr.Value(d.Stages[i].Name)]; e != "" && mode(d) != api.ExecutionModeParallel {
 				er, err := execution(r, row, &e)
 				if err != nil {
 					return err
@@ -43,10 +44,10 @@ func (s *Service) getPipelineState(ctx context.Context, in *api.GetPipelineState
 }
 
 func stageState(p *Pipeline, decl *api.StageDeclaration, latest *Execution, active []*executionRow) api.StageState {
-	name := str(decl.Name)
+	name := ptr.Value(decl.Name)
 	st := api.StageState{StageName: &name, InboundTransitionState: &api.TransitionState{Enabled: new(true)}}
 	if c, ok := p.Closed[name]; ok {
-		st.InboundTransitionState = &api.TransitionState{Enabled: new(false), DisabledReason: &c.Reason, LastChangedBy: opt(c.By), LastChangedAt: &c.At}
+		st.InboundTransitionState = &api.TransitionState{Enabled: new(false), DisabledReason: &c.Reason, LastChangedBy: ptr.NonZero(c.By), LastChangedAt: &c.At}
 	}
 	slices.SortFunc(active, func(a, b *executionRow) int { return cmp.Compare(a.Doc.Number, b.Doc.Number) })
 	for _, row := range active {
@@ -75,12 +76,12 @@ func stageState(p *Pipeline, decl *api.StageDeclaration, latest *Execution, acti
 		as := api.ActionState{ActionName: decl.Actions[i].Name}
 		if run != nil {
 			for j := range run.Actions {
-				if a := &run.Actions[j]; a.Name == str(as.ActionName) && a.ID != "" {
+				if a := &run.Actions[j]; a.Name == ptr.Value(as.ActionName) && a.ID != "" {
 					as.LatestExecution = actionExecution(a)
 				}
 			}
 			for _, rev := range latest.Revisions {
-				if rev.Action == str(as.ActionName) && str(decl.Actions[i].ActionTypeId.Category) == api.ActionCategorySource {
+				if rev.Action == ptr.Value(as.ActionName) && ptr.Value(decl.Actions[i].ActionTypeId.Category) == api.ActionCategorySource {
 					as.CurrentRevision = &api.ActionRevision{RevisionId: &rev.ID, RevisionChangeId: &rev.ID, Created: optTime(rev.Created)}
 				}
 			}
@@ -91,10 +92,10 @@ func stageState(p *Pipeline, decl *api.StageDeclaration, latest *Execution, acti
 }
 
 func actionExecution(a *ActionRun) *api.ActionExecution {
-	out := &api.ActionExecution{ActionExecutionId: &a.ID, Status: &a.Status, Summary: opt(a.Summary), LastStatusChange: optTime(a.Changed),
-		LastUpdatedBy: opt(a.By), ExternalExecutionId: opt(a.External), ExternalExecutionUrl: opt(a.URL), ErrorDetails: errorDetails(a)}
+	out := &api.ActionExecution{ActionExecutionId: &a.ID, Status: &a.Status, Summary: ptr.NonZero(a.Summary), LastStatusChange: optTime(a.Changed),
+		LastUpdatedBy: ptr.NonZero(a.By), ExternalExecutionId: ptr.NonZero(a.External), ExternalExecutionUrl: ptr.NonZero(a.URL), ErrorDetails: errorDetails(a)}
 	if a.Status == api.ActionExecutionStatusInProgress {
-		out.Token = opt(a.Token)
+		out.Token = ptr.NonZero(a.Token)
 	}
 	return out
 }
@@ -123,10 +124,10 @@ func (s *Service) getPipelineExecution(ctx context.Context, in *api.GetPipelineE
 	if err != nil {
 		return nil, err
 	}
-	out := &api.PipelineExecution{PipelineName: &e.Pipeline, PipelineVersion: e.Declaration.Version, PipelineExecutionId: &e.ID, Status: &e.Status, StatusSummary: opt(e.StatusSummary),
+	out := &api.PipelineExecution{PipelineName: &e.Pipeline, PipelineVersion: e.Declaration.Version, PipelineExecutionId: &e.ID, Status: &e.Status, StatusSummary: ptr.NonZero(e.StatusSummary),
 		Trigger: trigger(e), ExecutionMode: new(mode(&e.Declaration)), ExecutionType: &e.Type, RollbackMetadata: rollbackMetadata(e)}
 	for _, rev := range e.Revisions {
-		out.ArtifactRevisions = append(out.ArtifactRevisions, api.ArtifactRevision{Name: &rev.Artifact, RevisionId: &rev.ID, RevisionSummary: opt(rev.Summary), Created: optTime(rev.Created), RevisionUrl: opt(rev.URL)})
+		out.ArtifactRevisions = append(out.ArtifactRevisions, api.ArtifactRevision{Name: &rev.Artifact, RevisionId: &rev.ID, RevisionSummary: ptr.NonZero(rev.Summary), Created: optTime(rev.Created), RevisionUrl: ptr.NonZero(rev.URL)})
 	}
 	for _, k := range slices.Sorted(mapKeys(e.Variables)) {
 		out.Variables = append(out.Variables, api.ResolvedPipelineVariable{Name: new(k), ResolvedValue: new(e.Variables[k])})
@@ -135,7 +136,7 @@ func (s *Service) getPipelineExecution(ctx context.Context, in *api.GetPipelineE
 }
 
 func trigger(e *Execution) *api.ExecutionTrigger {
-	return &api.ExecutionTrigger{TriggerType: &e.TriggerType, TriggerDetail: opt(e.TriggerDetail)}
+	return &api.ExecutionTrigger{TriggerType: &e.TriggerType, TriggerDetail: ptr.NonZero(e.TriggerDetail)}
 }
 
 func rollbackMetadata(e *Execution) *api.PipelineRollbackMetadata {
@@ -168,7 +169,7 @@ func (s *Service) listPipelineExecutions(ctx context.Context, in *api.ListPipeli
 	}
 	if f := in.Filter; f != nil && f.SucceededInStage != nil {
 		rows = slices.DeleteFunc(rows, func(r *executionRow) bool {
-			i := r.Doc.stage(str(f.SucceededInStage.StageName))
+			i := r.Doc.stage(ptr.Value(f.SucceededInStage.StageName))
 			return i < 0 || r.Doc.Stages[i].Status != api.StageExecutionStatusSucceeded
 		})
 	}
@@ -179,13 +180,13 @@ func (s *Service) listPipelineExecutions(ctx context.Context, in *api.ListPipeli
 	out := &api.ListPipelineExecutionsOutput{PipelineExecutionSummaries: []api.PipelineExecutionSummary{}, NextToken: next}
 	for _, row := range rows {
 		e := &row.Doc
-		sum := api.PipelineExecutionSummary{PipelineExecutionId: &e.ID, Status: &e.Status, StatusSummary: opt(e.StatusSummary), StartTime: &e.Started, LastUpdateTime: &e.Updated,
+		sum := api.PipelineExecutionSummary{PipelineExecutionId: &e.ID, Status: &e.Status, StatusSummary: ptr.NonZero(e.StatusSummary), StartTime: &e.Started, LastUpdateTime: &e.Updated,
 			Trigger: trigger(e), ExecutionMode: new(mode(&e.Declaration)), ExecutionType: &e.Type, RollbackMetadata: rollbackMetadata(e)}
 		for _, rev := range e.Revisions {
-			sum.SourceRevisions = append(sum.SourceRevisions, api.SourceRevision{ActionName: &rev.Action, RevisionId: &rev.ID, RevisionSummary: opt(rev.Summary), RevisionUrl: opt(rev.URL)})
+			sum.SourceRevisions = append(sum.SourceRevisions, api.SourceRevision{ActionName: &rev.Action, RevisionId: &rev.ID, RevisionSummary: ptr.NonZero(rev.Summary), RevisionUrl: ptr.NonZero(rev.URL)})
 		}
 		if e.Stop != nil {
-			sum.StopTrigger = &api.StopExecutionTrigger{Reason: opt(e.Stop.Reason)}
+			sum.StopTrigger = &api.StopExecutionTrigger{Reason: ptr.NonZero(e.Stop.Reason)}
 		}
 		out.PipelineExecutionSummaries = append(out.PipelineExecutionSummaries, sum)
 	}
@@ -199,9 +200,9 @@ func (s *Service) listActionExecutions(ctx context.Context, in *api.ListActionEx
 	}
 	only := ""
 	if f := in.Filter; f != nil {
-		only = str(f.PipelineExecutionId)
+		only = ptr.Value(f.PipelineExecutionId)
 		if l := f.LatestInPipelineExecution; l != nil {
-			only = str(l.PipelineExecutionId)
+			only = ptr.Value(l.PipelineExecutionId)
 		}
 	}
 	var all []api.ActionExecutionDetail
@@ -235,16 +236,16 @@ func actionDetail(row *executionRow, stage int, a *ActionRun) api.ActionExecutio
 	e := &row.Doc
 	in := &api.ActionExecutionInput{ResolvedConfiguration: a.Resolved, Region: &row.Region}
 	for i := range e.Declaration.Stages[stage].Actions {
-		if d := &e.Declaration.Stages[stage].Actions[i]; str(d.Name) == a.Name {
+		if d := &e.Declaration.Stages[stage].Actions[i]; ptr.Value(d.Name) == a.Name {
 			in.ActionTypeId, in.Configuration, in.RoleArn, in.Namespace = d.ActionTypeId, d.Configuration, d.RoleArn, d.Namespace
 		}
 	}
 	in.InputArtifacts = artifactDetails(a.Inputs)
 	return api.ActionExecutionDetail{
 		PipelineExecutionId: &e.ID, ActionExecutionId: &a.ID, PipelineVersion: e.Declaration.Version, StageName: &e.Stages[stage].Name, ActionName: &a.Name,
-		StartTime: &a.Started, LastUpdateTime: &a.Changed, UpdatedBy: opt(a.By), Status: &a.Status, Input: in,
+		StartTime: &a.Started, LastUpdateTime: &a.Changed, UpdatedBy: ptr.NonZero(a.By), Status: &a.Status, Input: in,
 		Output: &api.ActionExecutionOutput{OutputArtifacts: artifactDetails(a.Outputs), OutputVariables: a.Variables, ExecutionResult: &api.ActionExecutionResult{
-			ExternalExecutionId: opt(a.External), ExternalExecutionSummary: opt(a.Summary), ExternalExecutionUrl: opt(a.URL), ErrorDetails: errorDetails(a)}},
+			ExternalExecutionId: ptr.NonZero(a.External), ExternalExecutionSummary: ptr.NonZero(a.Summary), ExternalExecutionUrl: ptr.NonZero(a.URL), ErrorDetails: errorDetails(a)}},
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	api "slipway/internal/api/codepipeline"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -123,7 +124,7 @@ type ActionRun struct {
 var (
 	pipelines  = store.NewTable[Pipeline]("codepipeline:pipeline", nil)
 	executions = store.NewTable("codepipeline:execution", func(e *Execution) (string, string) { return e.Pipeline, e.Status })
-	structures = store.NewTable("codepipeline:structure", func(s *Structure) (string, string) { return str(s.Declaration.Name), "" })
+	structures = store.NewTable("codepipeline:structure", func(s *Structure) (string, string) { return ptr.Value(s.Declaration.Name), "" })
 	startings  = store.NewTable[Token]("codepipeline:token", nil)
 )
 
@@ -140,7 +141,7 @@ const (
 func executionID(pipeline, id string) string { return pipeline + "/" + id }
 
 func structureID(d *api.PipelineDeclaration) string {
-	return fmt.Sprintf("%s/%08d", str(d.Name), num(d.Version))
+	return fmt.Sprintf("%s/%08d", ptr.Value(d.Name), ptr.Value(d.Version))
 }
 
 // Active tells whether the execution may still change by itself.
@@ -164,9 +165,9 @@ func mode(d *api.PipelineDeclaration) string {
 // bucket is the artifact store of a region.
 func bucket(d *api.PipelineDeclaration, region string) string {
 	if d.ArtifactStore != nil {
-		return str(d.ArtifactStore.Location)
+		return ptr.Value(d.ArtifactStore.Location)
 	}
-	return str(d.ArtifactStores[region].Location)
+	return ptr.Value(d.ArtifactStores[region].Location)
 }
 
 // derived makes a UUID out of what it stands for, so that a repeat makes the
@@ -175,30 +176,6 @@ func derived(parts ...string) string {
 	b := sha256.Sum256([]byte(strings.Join(parts, "\x00")))
 	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:16])
-}
-
-func str(s *string) string {
-	if s == nil {
-		return ""
-	}
-	return *s
-}
-
-func num(n *int64) int64 {
-	if n == nil {
-		return 0
-	}
-	return *n
-}
-
-func flag(b *bool) bool { return b != nil && *b }
-
-// opt is nil for "": an absent member, not an empty one.
-func opt(s string) *string {
-	if s == "" {
-		return nil
-	}
-	return &s
 }
 
 func optTime(t time.Time) *time.Time {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	api "slipway/internal/api/codepipeline"
+	"slipway/internal/aws/ptr"
 )
 
 // planner moves the executions of one pipeline as far as they go without
@@ -53,7 +54,7 @@ func (pl *planner) run() {
 // outdated: the structure was changed after the execution started. It ends
 // when the actions under way have ended; PARALLEL executions keep theirs.
 func (pl *planner) outdated(e *Execution) bool {
-	return num(e.Declaration.Version) != num(pl.p.Declaration.Version) && mode(&e.Declaration) != api.ExecutionModeParallel
+	return ptr.Value(e.Declaration.Version) != ptr.Value(pl.p.Declaration.Version) && mode(&e.Declaration) != api.ExecutionModeParallel
 }
 
 // step moves one execution inside its stage, or ends it.
@@ -150,7 +151,7 @@ func (pl *planner) succeed(e *Execution, st *StageRun) bool {
 // fail ends the stage, unless it is to be tried once more.
 func (pl *planner) fail(e *Execution, st *StageRun, decl *api.StageDeclaration) bool {
 	f := decl.OnFailure
-	if f != nil && str(f.Result) == "RETRY" && st.AutoRetries == 0 {
+	if f != nil && ptr.Value(f.Result) == "RETRY" && st.AutoRetries == 0 {
 		mode := api.StageRetryModeFailedActions
 		if f.RetryConfiguration != nil && f.RetryConfiguration.RetryMode != nil {
 			mode = *f.RetryConfiguration.RetryMode
@@ -161,7 +162,7 @@ func (pl *planner) fail(e *Execution, st *StageRun, decl *api.StageDeclaration) 
 		return true
 	}
 	st.Status, e.Status = api.StageExecutionStatusFailed, api.PipelineExecutionStatusFailed
-	if f != nil && str(f.Result) == "ROLLBACK" && e.Type == typeStandard && e.At > 0 {
+	if f != nil && ptr.Value(f.Result) == "ROLLBACK" && e.Type == typeStandard && e.At > 0 {
 		pl.rollbacks = append(pl.rollbacks, rollback{e, st.Name})
 	}
 	return true
@@ -186,7 +187,7 @@ func (st *StageRun) reset(mode string) {
 func (pl *planner) admit() bool {
 	any := false
 	for i := len(pl.p.Declaration.Stages) - 1; i >= 0; i-- {
-		name := str(pl.p.Declaration.Stages[i].Name)
+		name := ptr.Value(pl.p.Declaration.Stages[i].Name)
 		var waiting []*Execution
 		occupied := false
 		for _, e := range pl.all {

@@ -9,6 +9,7 @@ import (
 	"pgregory.net/rapid"
 
 	api "slipway/internal/api/codepipeline"
+	"slipway/internal/aws/ptr"
 )
 
 // model is a pipeline whose executions a test drives at random.
@@ -68,7 +69,7 @@ func (m *model) plan() {
 	}
 	mode := mode(&m.row.Doc.Declaration)
 	for _, st := range m.row.Doc.Declaration.Stages {
-		name := str(st.Name)
+		name := ptr.Value(st.Name)
 		_, closed := m.row.Doc.Closed[name]
 		switch {
 		case mode == api.ExecutionModeParallel:

@@ -8,6 +8,7 @@ import (
 
 	api "slipway/internal/api/codepipeline"
 	"slipway/internal/aws/awserr"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -63,8 +64,8 @@ func init() { // here, because stepping refers to the table again
 
 func providerOf(decl *api.ActionDeclaration) (provider, bool) {
 	t := decl.ActionTypeId
-	p, ok := providers[str(t.Category)+"/"+str(t.Owner)+"/"+str(t.Provider)]
-	return p, ok && str(t.Version) == "1"
+	p, ok := providers[ptr.Value(t.Category)+"/"+ptr.Value(t.Owner)+"/"+ptr.Value(t.Provider)]
+	return p, ok && ptr.Value(t.Version) == "1"
 }
 
 // head is the newest revision of a source.
@@ -90,7 +91,7 @@ func (s *Service) act(ctx context.Context, a *action) (*outcome, error) {
 		return a.fail(configurationError, "Slipway has no provider for this action"), nil
 	}
 	limit := p.timeout
-	if m := num(a.decl.TimeoutInMinutes); m > 0 {
+	if m := ptr.Value(a.decl.TimeoutInMinutes); m > 0 {
 		limit = time.Duration(m) * time.Minute
 	}
 	if s.deps.Clock.Since(a.run.Started) > limit {
@@ -103,17 +104,17 @@ func (s *Service) act(ctx context.Context, a *action) (*outcome, error) {
 		}
 		a.run.Resolved, a.run.Inputs = config, map[string]Artifact{}
 		for _, in := range a.decl.InputArtifacts {
-			art, ok := a.exec.Artifacts[str(in.Name)]
+			art, ok := a.exec.Artifacts[ptr.Value(in.Name)]
 			if !ok {
-				return a.fail(configurationError, fmt.Sprintf("The input artifact %s does not exist", str(in.Name))), nil
+				return a.fail(configurationError, fmt.Sprintf("The input artifact %s does not exist", ptr.Value(in.Name))), nil
 			}
-			a.run.Inputs[str(in.Name)] = art
+			a.run.Inputs[ptr.Value(in.Name)] = art
 		}
 	}
 	out, err := p.step(s, s.as(ctx, a.key), a)
 	if e := awserr.As(err); e != nil && (e.Status < 500 || e.Status == 501) {
 		code := configurationError
-		if str(a.decl.ActionTypeId.Category) == api.ActionCategorySource {
+		if ptr.Value(a.decl.ActionTypeId.Category) == api.ActionCategorySource {
 			code = revisionUnavailable
 		}
 		return a.fail(code, e.Message), nil
@@ -140,7 +141,7 @@ func (a *action) wait() *outcome { return &outcome{run: a.run} }
 func (a *action) input() (string, Artifact) {
 	name := a.run.Resolved["PrimarySource"]
 	if name == "" {
-		name = str(a.decl.InputArtifacts[0].Name)
+		name = ptr.Value(a.decl.InputArtifacts[0].Name)
 	}
 	return name, a.run.Inputs[name]
 }
@@ -156,7 +157,7 @@ func cut(s string, n int) string { return s[:min(n, len(s))] }
 // sourceName says which source an action reads.
 func sourceName(decl *api.ActionDeclaration) string {
 	c := decl.Configuration
-	if str(decl.ActionTypeId.Provider) == "S3" {
+	if ptr.Value(decl.ActionTypeId.Provider) == "S3" {
 		return "s3://" + c["S3Bucket"] + "/" + c["S3ObjectKey"]
 	}
 	return c["RepositoryName"] + ":" + c["BranchName"]

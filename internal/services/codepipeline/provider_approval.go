@@ -7,6 +7,7 @@ import (
 
 	"slipway/internal/api/sns"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 )
 
 // stepApproval asks for an approval once, by its token, and then waits for
@@ -18,7 +19,7 @@ func (s *Service) stepApproval(ctx context.Context, a *action) (*outcome, error)
 	a.run.Token = derived("approval", a.run.ID)
 	if topic := a.run.Resolved["NotificationArn"]; topic != "" {
 		limit := 7 * 24 * time.Hour
-		if m := num(a.decl.TimeoutInMinutes); m > 0 {
+		if m := ptr.Value(a.decl.TimeoutInMinutes); m > 0 {
 			limit = time.Duration(m) * time.Minute
 		}
 		subject := cut("APPROVAL NEEDED: AWS CodePipeline "+a.exec.Pipeline+" for action "+a.run.Name, 100)

@@ -9,6 +9,7 @@ import (
 
 	"slipway/internal/api/codebuild"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 )
 
 // stepBuild starts a build, or asks how it goes. The action run's id is the
@@ -23,7 +24,7 @@ func (s *Service) stepBuild(ctx context.Context, a *action) (*outcome, error) {
 		if err != nil {
 			return nil, err
 		}
-		a.run.External = str(out.Build.Id)
+		a.run.External = ptr.Value(out.Build.Id)
 		s.own(a.run.External, a.key, false)
 	}
 	out, err := dispatch.Call(ctx, s.deps.Mux, codebuild.OpBatchGetBuilds, &codebuild.BatchGetBuildsInput{Ids: []string{a.run.External}})
@@ -35,32 +36,32 @@ func (s *Service) stepBuild(ctx context.Context, a *action) (*outcome, error) {
 	}
 	b := &out.Builds[0]
 	switch {
-	case !flag(b.BuildComplete):
+	case !ptr.Value(b.BuildComplete):
 		return a.wait(), nil
-	case str(b.BuildStatus) != codebuild.StatusTypeSucceeded:
+	case ptr.Value(b.BuildStatus) != codebuild.StatusTypeSucceeded:
 		return a.fail(jobFailed, buildFailure(b)), nil
 	}
 	a.run.Variables, a.run.Outputs = map[string]string{}, map[string]Artifact{}
 	for _, v := range b.ExportedEnvironmentVariables {
-		a.run.Variables[str(v.Name)] = str(v.Value)
+		a.run.Variables[ptr.Value(v.Name)] = ptr.Value(v.Value)
 	}
 	for _, o := range a.decl.OutputArtifacts {
-		a.run.Outputs[str(o.Name)] = a.output(str(o.Name))
+		a.run.Outputs[ptr.Value(o.Name)] = a.output(ptr.Value(o.Name))
 	}
 	return a.succeed("Build succeeded"), nil
 }
 
 // buildFailure says which phase failed and why, as AWS does.
 func buildFailure(b *codebuild.Build) string {
-	text := "Build terminated with state: " + str(b.BuildStatus)
+	text := "Build terminated with state: " + ptr.Value(b.BuildStatus)
 	for _, p := range b.Phases {
-		if s := str(p.PhaseStatus); s == "" || s == codebuild.StatusTypeSucceeded {
+		if s := ptr.Value(p.PhaseStatus); s == "" || s == codebuild.StatusTypeSucceeded {
 			continue
 		}
-		text += ". Phase: " + str(p.PhaseType)
+		text += ". Phase: " + ptr.Value(p.PhaseType)
 		for _, c := range p.Contexts {
-			if str(c.Message) != "" {
-				return text + ", Code: " + str(c.StatusCode) + ", Message: " + str(c.Message)
+			if ptr.Value(c.Message) != "" {
+				return text + ", Code: " + ptr.Value(c.StatusCode) + ", Message: " + ptr.Value(c.Message)
 			}
 		}
 		return text
@@ -84,9 +85,9 @@ func (a *action) buildRequest() (*codebuild.StartBuildInput, error) {
 	}
 	source := func(art Artifact) *string { return new(art.Bucket + "/" + art.Key) }
 	in := &codebuild.StartBuildInput{
-		ProjectName: new(c["ProjectName"]), IdempotencyToken: &a.run.ID, BuildspecOverride: opt(c["BuildspecOverride"]),
+		ProjectName: new(c["ProjectName"]), IdempotencyToken: &a.run.ID, BuildspecOverride: ptr.NonZero(c["BuildspecOverride"]),
 		SourceTypeOverride: new(codebuild.SourceTypeCodepipeline), SourceLocationOverride: source(input), SourceVersion: new("arn:aws:s3:::" + *source(input)),
-		ServiceRoleOverride: opt(c["ServiceRoleArnOverride"]),
+		ServiceRoleOverride: ptr.NonZero(c["ServiceRoleArnOverride"]),
 	}
 	for _, name := range slices.Sorted(mapKeys(a.run.Inputs)) {
 		if name != primary {
@@ -96,7 +97,7 @@ func (a *action) buildRequest() (*codebuild.StartBuildInput, error) {
 	}
 	in.ArtifactsOverride = &codebuild.ProjectArtifacts{Type: new(codebuild.ArtifactsTypeNoArtifacts)}
 	for _, o := range a.decl.OutputArtifacts {
-		to := a.output(str(o.Name))
+		to := a.output(ptr.Value(o.Name))
 		art := codebuild.ProjectArtifacts{Type: new(codebuild.ArtifactsTypeCodepipeline), Location: &to.Bucket, Path: new(path.Dir(to.Key)), Name: new(path.Base(to.Key)),
 			Packaging: new(codebuild.ArtifactPackagingZip), NamespaceType: new(codebuild.ArtifactNamespaceNone)}
 		if len(a.decl.OutputArtifacts) == 1 {
@@ -117,7 +118,7 @@ func (a *action) buildRequest() (*codebuild.StartBuildInput, error) {
 			return nil, fmt.Errorf("EnvironmentVariables is not a JSON array of objects with name, value and type: %w", err)
 		}
 		for _, v := range vars {
-			in.EnvironmentVariablesOverride = append(in.EnvironmentVariablesOverride, codebuild.EnvironmentVariable{Name: new(v.Name), Value: new(v.Value), Type: opt(v.Type)})
+			in.EnvironmentVariablesOverride = append(in.EnvironmentVariablesOverride, codebuild.EnvironmentVariable{Name: new(v.Name), Value: new(v.Value), Type: ptr.NonZero(v.Type)})
 		}
 	}
 	return in, nil

@@ -15,6 +15,7 @@ import (
 	"slipway/internal/api/s3"
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 )
 
 func mapKeys[V any](m map[string]V) func(func(string) bool) { return maps.Keys(m) }
@@ -46,12 +47,12 @@ func (s *Service) stepDeploy(ctx context.Context, a *action) (*outcome, error) {
 		return nil, err
 	}
 	d := out.DeploymentInfo
-	switch status := str(d.Status); status {
+	switch status := ptr.Value(d.Status); status {
 	case codedeploy.DeploymentStatusSucceeded:
 		return a.succeed("Deployment Succeeded"), nil
 	case codedeploy.DeploymentStatusFailed, codedeploy.DeploymentStatusStopped:
 		message := "Deployment " + a.run.External + " " + strings.ToLower(status)
-		if d.ErrorInformation != nil && str(d.ErrorInformation.Message) != "" {
+		if d.ErrorInformation != nil && ptr.Value(d.ErrorInformation.Message) != "" {
 			message += ": " + *d.ErrorInformation.Message
 		}
 		return a.fail(jobFailed, message), nil
@@ -72,7 +73,7 @@ func (s *Service) findDeployment(ctx context.Context, a *action) (string, error)
 		if err != nil {
 			return "", err
 		}
-		if str(out.DeploymentInfo.Description) == a.mark() {
+		if ptr.Value(out.DeploymentInfo.Description) == a.mark() {
 			return id, nil
 		}
 	}
@@ -84,17 +85,17 @@ func (s *Service) createDeployment(ctx context.Context, a *action) (string, erro
 	out, err := dispatch.Call(ctx, s.deps.Mux, codedeploy.OpCreateDeployment, &codedeploy.CreateDeploymentInput{
 		ApplicationName: new(a.run.Resolved["ApplicationName"]), DeploymentGroupName: new(a.run.Resolved["DeploymentGroupName"]), Description: new(a.mark()),
 		Revision: &codedeploy.RevisionLocation{RevisionType: new(codedeploy.RevisionLocationTypeS3), S3Location: &codedeploy.S3Location{
-			Bucket: &art.Bucket, Key: &art.Key, BundleType: new(codedeploy.BundleTypeZip), Version: opt(art.Version)}}})
+			Bucket: &art.Bucket, Key: &art.Key, BundleType: new(codedeploy.BundleTypeZip), Version: ptr.NonZero(art.Version)}}})
 	if err != nil {
 		return "", err
 	}
-	return str(out.DeploymentId), nil
+	return ptr.Value(out.DeploymentId), nil
 }
 
 // stepS3Deploy puts the input artifact, or the files in it, into a bucket.
 func (s *Service) stepS3Deploy(ctx context.Context, a *action) (*outcome, error) {
 	_, art := a.input()
-	got, err := dispatch.Call(ctx, s.deps.Mux, s3.OpGetObject, &s3.GetObjectInput{Bucket: &art.Bucket, Key: &art.Key, VersionId: opt(art.Version)})
+	got, err := dispatch.Call(ctx, s.deps.Mux, s3.OpGetObject, &s3.GetObjectInput{Bucket: &art.Bucket, Key: &art.Key, VersionId: ptr.NonZero(art.Version)})
 	if err != nil {
 		return nil, located(err, art.Bucket, art.Key)
 	}
@@ -110,7 +111,9 @@ func (s *Service) stepS3Deploy(ctx context.Context, a *action) (*outcome, error)
 		return nil, err
 	}
 	c := a.run.Resolved
-	change := func(in *s3.PutObjectInput) { in.ACL, in.CacheControl = opt(c["CannedACL"]), opt(c["CacheControl"]) }
+	change := func(in *s3.PutObjectInput) {
+		in.ACL, in.CacheControl = ptr.NonZero(c["CannedACL"]), ptr.NonZero(c["CacheControl"])
+	}
 	if c["Extract"] != "true" {
 		if c["ObjectKey"] == "" {
 			return a.fail(configurationError, "ObjectKey is required when Extract is false"), nil

@@ -12,6 +12,7 @@ import (
 	"slipway/internal/api/s3"
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/git"
 	"slipway/internal/store"
 )
@@ -47,7 +48,7 @@ func (s *Service) stepCodeCommit(ctx context.Context, a *action) (*outcome, erro
 	if err != nil {
 		return nil, err
 	}
-	to := a.output(str(a.decl.OutputArtifacts[0].Name))
+	to := a.output(ptr.Value(a.decl.OutputArtifacts[0].Name))
 	to, err = s.putFile(ctx, to, "application/zip", func(w io.Writer) error {
 		return s.deps.Repositories.Archive(ctx, a.key.Account, a.key.Region, c["RepositoryName"], commit.ID, w)
 	})
@@ -61,7 +62,7 @@ func (s *Service) stepCodeCommit(ctx context.Context, a *action) (*outcome, erro
 
 // source ends a source action with the revision that it found.
 func (a *action) source(to Artifact, id, summary string, created time.Time) *outcome {
-	name := str(a.decl.OutputArtifacts[0].Name)
+	name := ptr.Value(a.decl.OutputArtifacts[0].Name)
 	a.run.Outputs = map[string]Artifact{name: to}
 	a.run.External = id
 	out := a.succeed(summary)
@@ -92,7 +93,7 @@ func (s *Service) putFile(ctx context.Context, to Artifact, contentType string, 
 }
 
 func (s *Service) put(ctx context.Context, to Artifact, contentType string, r io.Reader, size int64, change func(*s3.PutObjectInput)) (Artifact, error) {
-	in := &s3.PutObjectInput{Bucket: &to.Bucket, Key: &to.Key, Body: io.NopCloser(r), ContentLength: &size, ContentType: opt(contentType)}
+	in := &s3.PutObjectInput{Bucket: &to.Bucket, Key: &to.Key, Body: io.NopCloser(r), ContentLength: &size, ContentType: ptr.NonZero(contentType)}
 	if change != nil {
 		change(in)
 	}
@@ -100,7 +101,7 @@ func (s *Service) put(ctx context.Context, to Artifact, contentType string, r io
 	if err != nil {
 		return to, located(err, to.Bucket, to.Key)
 	}
-	to.Version, to.ETag = str(out.VersionId), str(out.ETag)
+	to.Version, to.ETag = ptr.Value(out.VersionId), ptr.Value(out.ETag)
 	return to, nil
 }
 
@@ -125,28 +126,28 @@ func (s *Service) headS3(ctx context.Context, key store.Key, decl *api.ActionDec
 }
 
 func objectRevision(version, etag *string) string {
-	if v := str(version); v != "" && v != "null" {
+	if v := ptr.Value(version); v != "" && v != "null" {
 		return v
 	}
-	return strings.Trim(str(etag), `"`)
+	return strings.Trim(ptr.Value(etag), `"`)
 }
 
 // stepS3Source copies a ZIP into the artifact store.
 func (s *Service) stepS3Source(ctx context.Context, a *action) (*outcome, error) {
-	in := &s3.GetObjectInput{Bucket: new(a.run.Resolved["S3Bucket"]), Key: new(a.run.Resolved["S3ObjectKey"]), VersionId: opt(a.exec.Overrides[a.run.Name])}
+	in := &s3.GetObjectInput{Bucket: new(a.run.Resolved["S3Bucket"]), Key: new(a.run.Resolved["S3ObjectKey"]), VersionId: ptr.NonZero(a.exec.Overrides[a.run.Name])}
 	got, err := dispatch.Call(ctx, s.deps.Mux, s3.OpGetObject, in)
 	if err != nil {
 		return nil, located(err, *in.Bucket, *in.Key)
 	}
 	defer got.Body.Close()
-	to, err := s.putFile(ctx, a.output(str(a.decl.OutputArtifacts[0].Name)), "application/zip", func(w io.Writer) error {
+	to, err := s.putFile(ctx, a.output(ptr.Value(a.decl.OutputArtifacts[0].Name)), "application/zip", func(w io.Writer) error {
 		_, err := io.Copy(w, got.Body)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	a.run.Variables = map[string]string{"ETag": strings.Trim(str(got.ETag), `"`), "VersionId": str(got.VersionId)}
+	a.run.Variables = map[string]string{"ETag": strings.Trim(ptr.Value(got.ETag), `"`), "VersionId": ptr.Value(got.VersionId)}
 	id, created := objectRevision(got.VersionId, got.ETag), s.deps.Clock.Now()
 	if got.LastModified != nil {
 		created = *got.LastModified

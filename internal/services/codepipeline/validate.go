@@ -8,6 +8,7 @@ import (
 
 	api "slipway/internal/api/codepipeline"
 	"slipway/internal/aws/awserr"
+	"slipway/internal/aws/ptr"
 )
 
 var nameRule = regexp.MustCompile(`^[A-Za-z0-9.@_-]{1,100}$`)
@@ -18,16 +19,16 @@ func badStructure(format string, args ...any) error {
 
 // validate checks a structure (AWS: "Pipeline structure reference").
 func validate(d *api.PipelineDeclaration) error {
-	if d == nil || !nameRule.MatchString(str(d.Name)) {
+	if d == nil || !nameRule.MatchString(ptr.Value(d.Name)) {
 		return awserr.New(api.ErrCodeValidationException, "The pipeline's name must have 1 to 100 of the characters A-Z a-z 0-9 . @ _ -")
 	}
 	if (d.ArtifactStore == nil) == (len(d.ArtifactStores) == 0) {
 		return badStructure("Pipeline needs exactly one of artifactStore and artifactStores")
 	}
-	if m := mode(d); m != api.ExecutionModeSuperseded && str(d.PipelineType) != "V2" {
+	if m := mode(d); m != api.ExecutionModeSuperseded && ptr.Value(d.PipelineType) != "V2" {
 		return badStructure("Execution mode %s is for pipelines of type V2", m)
 	}
-	if len(d.Variables) > 0 && str(d.PipelineType) != "V2" {
+	if len(d.Variables) > 0 && ptr.Value(d.PipelineType) != "V2" {
 		return badStructure("Variables are for pipelines of type V2")
 	}
 	if len(d.Stages) < 2 {
@@ -38,11 +39,11 @@ func validate(d *api.PipelineDeclaration) error {
 	namespaces := names{}
 	for i := range d.Stages {
 		st := &d.Stages[i]
-		if !nameRule.MatchString(str(st.Name)) || !seen.add(str(st.Name)) {
-			return badStructure("Stage names must be unique and of 1 to 100 of the characters A-Z a-z 0-9 . @ _ -: %q", str(st.Name))
+		if !nameRule.MatchString(ptr.Value(st.Name)) || !seen.add(ptr.Value(st.Name)) {
+			return badStructure("Stage names must be unique and of 1 to 100 of the characters A-Z a-z 0-9 . @ _ -: %q", ptr.Value(st.Name))
 		}
 		if st.BeforeEntry != nil || st.OnSuccess != nil || st.OnFailure != nil && len(st.OnFailure.Conditions) > 0 {
-			return awserr.New(api.ErrCodeInvalidStageDeclarationException, "Stage %s has conditions, which Slipway does not evaluate yet", str(st.Name))
+			return awserr.New(api.ErrCodeInvalidStageDeclarationException, "Stage %s has conditions, which Slipway does not evaluate yet", ptr.Value(st.Name))
 		}
 		if err := validateStage(st, i == 0, produced, namespaces); err != nil {
 			return err
@@ -64,7 +65,7 @@ func (n names) add(name string) bool {
 
 func validateStage(st *api.StageDeclaration, first bool, produced map[string]bool, namespaces names) error {
 	if len(st.Actions) == 0 {
-		return awserr.New(api.ErrCodeInvalidStageDeclarationException, "Stage %s has no actions", str(st.Name))
+		return awserr.New(api.ErrCodeInvalidStageDeclarationException, "Stage %s has no actions", ptr.Value(st.Name))
 	}
 	byOrder := slices.Clone(st.Actions)
 	slices.SortStableFunc(byOrder, func(a, b api.ActionDeclaration) int { return int(runOrder(&a) - runOrder(&b)) })
@@ -78,26 +79,26 @@ func validateStage(st *api.StageDeclaration, first bool, produced map[string]boo
 			}
 			fresh = nil
 		}
-		if !nameRule.MatchString(str(a.Name)) || !seen.add(str(a.Name)) {
+		if !nameRule.MatchString(ptr.Value(a.Name)) || !seen.add(ptr.Value(a.Name)) {
 			return badAction(st, a, "the name is not unique in the stage, or has other characters than A-Z a-z 0-9 . @ _ -")
 		}
-		if source := str(a.ActionTypeId.Category) == api.ActionCategorySource; source != first {
+		if source := ptr.Value(a.ActionTypeId.Category) == api.ActionCategorySource; source != first {
 			if first {
-				return badStructure("Pipeline should start with a stage that only contains source actions: %s is none", str(a.Name))
+				return badStructure("Pipeline should start with a stage that only contains source actions: %s is none", ptr.Value(a.Name))
 			}
-			return badStructure("Source actions belong in the first stage: %s is in %s", str(a.Name), str(st.Name))
+			return badStructure("Source actions belong in the first stage: %s is in %s", ptr.Value(a.Name), ptr.Value(st.Name))
 		}
-		if ns := str(a.Namespace); ns != "" && (ns == "codepipeline" || ns == "variables" || !namespaces.add(ns)) {
+		if ns := ptr.Value(a.Namespace); ns != "" && (ns == "codepipeline" || ns == "variables" || !namespaces.add(ns)) {
 			return badAction(st, a, fmt.Sprintf("the namespace %s is reserved or used twice", ns))
 		}
 		if err := validateAction(st, a, produced); err != nil {
 			return err
 		}
 		for _, o := range a.OutputArtifacts {
-			if produced[str(o.Name)] || slices.Contains(fresh, str(o.Name)) {
-				return badStructure("Output Artifact Bundle name must be unique within the pipeline. %s has been used more than once", str(o.Name))
+			if produced[ptr.Value(o.Name)] || slices.Contains(fresh, ptr.Value(o.Name)) {
+				return badStructure("Output Artifact Bundle name must be unique within the pipeline. %s has been used more than once", ptr.Value(o.Name))
 			}
-			fresh = append(fresh, str(o.Name))
+			fresh = append(fresh, ptr.Value(o.Name))
 		}
 	}
 	for _, o := range fresh {
@@ -107,7 +108,7 @@ func validateStage(st *api.StageDeclaration, first bool, produced map[string]boo
 }
 
 func badAction(st *api.StageDeclaration, a *api.ActionDeclaration, what string) error {
-	return awserr.New(api.ErrCodeInvalidActionDeclarationException, "Action %s in stage %s: %s", str(a.Name), str(st.Name), what)
+	return awserr.New(api.ErrCodeInvalidActionDeclarationException, "Action %s in stage %s: %s", ptr.Value(a.Name), ptr.Value(st.Name), what)
 }
 
 func validateAction(st *api.StageDeclaration, a *api.ActionDeclaration, produced map[string]bool) error {
@@ -116,7 +117,7 @@ func validateAction(st *api.StageDeclaration, a *api.ActionDeclaration, produced
 		t := a.ActionTypeId
 		known := slices.Sorted(mapKeys(providers))
 		return badAction(st, a, fmt.Sprintf("ActionType (Category: '%s', Provider: '%s', Owner: '%s', Version: '%s') is not available; Slipway has %s",
-			str(t.Category), str(t.Provider), str(t.Owner), str(t.Version), strings.Join(known, ", ")))
+			ptr.Value(t.Category), ptr.Value(t.Provider), ptr.Value(t.Owner), ptr.Value(t.Version), strings.Join(known, ", ")))
 	}
 	for _, key := range p.required {
 		if a.Configuration[key] == "" {
@@ -130,8 +131,8 @@ func validateAction(st *api.StageDeclaration, a *api.ActionDeclaration, produced
 		return badAction(st, a, fmt.Sprintf("it has %d output artifacts, and may have %d to %d", n, p.minOut, p.maxOut))
 	}
 	for _, in := range a.InputArtifacts {
-		if !produced[str(in.Name)] {
-			return badStructure("Input Artifact Bundle %s in action %s is not declared as Output Artifact Bundle in any of the preceding actions", str(in.Name), str(a.Name))
+		if !produced[ptr.Value(in.Name)] {
+			return badStructure("Input Artifact Bundle %s in action %s is not declared as Output Artifact Bundle in any of the preceding actions", ptr.Value(in.Name), ptr.Value(a.Name))
 		}
 	}
 	return nil

@@ -5,6 +5,7 @@ import (
 	"regexp"
 
 	api "slipway/internal/api/codepipeline"
+	"slipway/internal/aws/ptr"
 )
 
 var variable = regexp.MustCompile(`#\{([A-Za-z0-9@\-_]+)\.([A-Za-z0-9@\-_]+)\}`)
@@ -37,7 +38,7 @@ func (e *Execution) variable(namespace, key string) (string, bool) {
 	}
 	for i, st := range e.Declaration.Stages {
 		for j, a := range st.Actions {
-			if str(a.Namespace) == namespace && e.Stages[i].Actions[j].Status == api.ActionExecutionStatusSucceeded {
+			if ptr.Value(a.Namespace) == namespace && e.Stages[i].Actions[j].Status == api.ActionExecutionStatusSucceeded {
 				v, ok := e.Stages[i].Actions[j].Variables[key]
 				return v, ok
 			}

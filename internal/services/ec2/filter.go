@@ -7,6 +7,7 @@ import (
 
 	api "slipway/internal/api/ec2"
 	"slipway/internal/aws/awserr"
+	"slipway/internal/aws/ptr"
 )
 
 // fields computes, by filter name, the values that a resource of type T has.
@@ -26,7 +27,7 @@ func one[T any](f func(T) string) func(T) []string {
 // (EC2 API reference, Filter). tags may be nil where T has none.
 func filtered[T any](all []T, filters []api.Filter, by fields[T], tags func(T) map[string]string) ([]T, error) {
 	for _, f := range filters {
-		name := deref(f.Name)
+		name := ptr.Value(f.Name)
 		values, err := valuesOf(name, by, tags)
 		if err != nil {
 			return nil, err

@@ -10,6 +10,7 @@ import (
 
 	api "slipway/internal/api/ec2"
 	"slipway/internal/aws/awserr"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -96,14 +97,14 @@ func pickGroups(all []*securityGroup, ids, names []string) ([]*securityGroup, er
 func (s *Service) createGroup(ctx context.Context, in *api.CreateSecurityGroupInput) (*api.CreateSecurityGroupOutput, error) {
 	account, region := where(ctx)
 	n := defaultVPC(account, region)
-	name := deref(in.GroupName)
+	name := ptr.Value(in.GroupName)
 	switch {
 	case name == "" || len(name) > 255:
 		return nil, awserr.New("InvalidParameterValue", "Value (%s) for parameter GroupName is invalid. It must have 1 to 255 characters.", name)
 	case strings.HasPrefix(name, "sg-"):
 		return nil, awserr.New("InvalidParameterValue", "Value (%s) for parameter GroupName is invalid. Group names may not be in the format sg-*.", name)
-	case deref(in.Description) == "" || len(*in.Description) > 255:
-		return nil, awserr.New("InvalidParameterValue", "Value (%s) for parameter GroupDescription is invalid. It must have 1 to 255 characters.", deref(in.Description))
+	case ptr.Value(in.Description) == "" || len(*in.Description) > 255:
+		return nil, awserr.New("InvalidParameterValue", "Value (%s) for parameter GroupDescription is invalid. It must have 1 to 255 characters.", ptr.Value(in.Description))
 	case in.VpcId != nil && *in.VpcId != n.VPC:
 		return nil, awserr.New("InvalidVpcID.NotFound", "The vpc ID '%s' does not exist", *in.VpcId)
 	}
@@ -189,7 +190,7 @@ func (s *Service) deleteGroup(ctx context.Context, in *api.DeleteSecurityGroupIn
 		if in.GroupId != nil {
 			ids = []string{*in.GroupId}
 		} else {
-			names = []string{deref(in.GroupName)}
+			names = []string{ptr.Value(in.GroupName)}
 		}
 		found, err := pickGroups(all, ids, names)
 		if err != nil {

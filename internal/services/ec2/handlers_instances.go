@@ -10,6 +10,7 @@ import (
 
 	api "slipway/internal/api/ec2"
 	"slipway/internal/aws/awserr"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -145,9 +146,9 @@ var instanceFields = fields[view]{
 	"block-device-mapping.volume-id":                     one(func(v view) string { return v.Volume }),
 	"metadata-options.http-tokens":                       one(func(v view) string { return v.Metadata.Tokens }),
 	"metadata-options.http-endpoint":                     one(func(v view) string { return v.Metadata.Endpoint }),
-	"iam-instance-profile.arn":                           one(func(v view) string { return deref(v.Profile).Arn }),
-	"iam-instance-profile.id":                            one(func(v view) string { return deref(v.Profile).ID }),
-	"iam-instance-profile.name":                          one(func(v view) string { return deref(v.Profile).Name }),
+	"iam-instance-profile.arn":                           one(func(v view) string { return ptr.Value(v.Profile).Arn }),
+	"iam-instance-profile.id":                            one(func(v view) string { return ptr.Value(v.Profile).ID }),
+	"iam-instance-profile.name":                          one(func(v view) string { return ptr.Value(v.Profile).Name }),
 	"instance.group-id":                                  groupIDs,
 	"instance.group-name":                                groupNames,
 	"network-interface.group-id":                         groupIDs,
@@ -291,7 +292,7 @@ func (s *Service) describeInstances(ctx context.Context, in *api.DescribeInstanc
 }
 
 func sortByLaunchIndex(all []api.Instance) {
-	slices.SortStableFunc(all, func(a, b api.Instance) int { return int(deref(a.AmiLaunchIndex) - deref(b.AmiLaunchIndex)) })
+	slices.SortStableFunc(all, func(a, b api.Instance) int { return int(ptr.Value(a.AmiLaunchIndex) - ptr.Value(b.AmiLaunchIndex)) })
 }
 
 // statusFields are the filters of DescribeInstanceStatus.
@@ -341,7 +342,7 @@ func (s *Service) describeInstanceStatus(ctx context.Context, in *api.DescribeIn
 	if all, err = filtered(all, in.Filters, statusFields, nil); err != nil {
 		return nil, err
 	}
-	if !deref(in.IncludeAllInstances) {
+	if !ptr.Value(in.IncludeAllInstances) {
 		all = slices.DeleteFunc(all, func(v view) bool { return v.State != stateRunning })
 	}
 	slices.SortStableFunc(all, func(a, b view) int { return strings.Compare(a.ID, b.ID) })
@@ -369,7 +370,7 @@ func (s *Service) describeInstanceStatus(ctx context.Context, in *api.DescribeIn
 }
 
 func (s *Service) getConsoleOutput(ctx context.Context, in *api.GetConsoleOutputInput) (*api.GetConsoleOutputOutput, error) {
-	all, err := s.views(ctx, []string{deref(in.InstanceId)})
+	all, err := s.views(ctx, []string{ptr.Value(in.InstanceId)})
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 
 	api "slipway/internal/api/ec2"
 	"slipway/internal/aws/awserr"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -81,11 +82,11 @@ func (s *Service) describeVpcAttribute(ctx context.Context, in *api.DescribeVpcA
 	if err != nil {
 		return nil, err
 	}
-	if err := checkIDs([]string{deref(in.VpcId)}, []string{n.VPC}, "InvalidVpcID.NotFound", "vpc"); err != nil {
+	if err := checkIDs([]string{ptr.Value(in.VpcId)}, []string{n.VPC}, "InvalidVpcID.NotFound", "vpc"); err != nil {
 		return nil, err
 	}
 	out := &api.DescribeVpcAttributeOutput{VpcId: in.VpcId}
-	switch deref(in.Attribute) {
+	switch ptr.Value(in.Attribute) {
 	case "enableDnsSupport":
 		out.EnableDnsSupport = &api.AttributeBooleanValue{Value: new(true)}
 	case "enableDnsHostnames":
@@ -93,7 +94,7 @@ func (s *Service) describeVpcAttribute(ctx context.Context, in *api.DescribeVpcA
 	case "enableNetworkAddressUsageMetrics":
 		out.EnableNetworkAddressUsageMetrics = &api.AttributeBooleanValue{Value: new(false)}
 	default:
-		return nil, awserr.New("InvalidParameterValue", "Value (%s) for parameter attribute is invalid. Unknown vpc attribute", deref(in.Attribute))
+		return nil, awserr.New("InvalidParameterValue", "Value (%s) for parameter attribute is invalid. Unknown vpc attribute", ptr.Value(in.Attribute))
 	}
 	return out, dryRun(in.DryRun)
 }

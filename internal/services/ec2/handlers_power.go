@@ -7,6 +7,7 @@ import (
 
 	api "slipway/internal/api/ec2"
 	"slipway/internal/aws/awserr"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -56,7 +57,7 @@ func (s *Service) terminateInstances(ctx context.Context, in *api.TerminateInsta
 }
 
 func (s *Service) stopInstances(ctx context.Context, in *api.StopInstancesInput) (*api.StopInstancesOutput, error) {
-	if deref(in.Hibernate) {
+	if ptr.Value(in.Hibernate) {
 		return nil, awserr.New("UnsupportedHibernationConfiguration", "The instance was not launched with the hibernation option; Slipway's instances cannot hibernate.")
 	}
 	now := s.Clock.Now()
@@ -130,7 +131,7 @@ func (s *Service) setMonitoring(ctx context.Context, ids []string, dry *bool, on
 }
 
 func (s *Service) describeInstanceAttribute(ctx context.Context, in *api.DescribeInstanceAttributeInput) (*api.DescribeInstanceAttributeOutput, error) {
-	all, err := s.views(ctx, []string{deref(in.InstanceId)})
+	all, err := s.views(ctx, []string{ptr.Value(in.InstanceId)})
 	if err != nil {
 		return nil, err
 	}
@@ -141,7 +142,7 @@ func (s *Service) describeInstanceAttribute(ctx context.Context, in *api.Describ
 	yes := func(b bool) *api.AttributeBooleanValue { return &api.AttributeBooleanValue{Value: &b} }
 	text := func(v string) *api.AttributeValue { return &api.AttributeValue{Value: orNil(v)} }
 	out := &api.DescribeInstanceAttributeOutput{InstanceId: new(i.ID)}
-	switch deref(in.Attribute) {
+	switch ptr.Value(in.Attribute) {
 	case "instanceType":
 		out.InstanceType = text(i.Type)
 	case "userData":
@@ -174,7 +175,7 @@ func (s *Service) describeInstanceAttribute(ctx context.Context, in *api.Describ
 	case "blockDeviceMapping":
 		out.BlockDeviceMappings = apiInstance("", i.Instance, nil).BlockDeviceMappings
 	default:
-		return nil, awserr.New("InvalidParameterValue", "Value (%s) for parameter attribute is invalid. Unknown attribute.", deref(in.Attribute))
+		return nil, awserr.New("InvalidParameterValue", "Value (%s) for parameter attribute is invalid. Unknown attribute.", ptr.Value(in.Attribute))
 	}
 	return out, nil
 }
@@ -185,7 +186,7 @@ func (s *Service) modifyInstanceAttribute(ctx context.Context, in *api.ModifyIns
 	}
 	account, region := where(ctx)
 	err := s.Store.Update(ctx, func(tx store.Tx) error {
-		rows, err := instancesByID(tx, account, region, []string{deref(in.InstanceId)})
+		rows, err := instancesByID(tx, account, region, []string{ptr.Value(in.InstanceId)})
 		if err != nil {
 			return err
 		}
@@ -222,7 +223,7 @@ func wholeAttribute(in *api.ModifyInstanceAttributeInput) error {
 	if in.Attribute == nil {
 		return nil
 	}
-	value := deref(in.Value)
+	value := ptr.Value(in.Value)
 	flag := func(to **api.AttributeBooleanValue) error {
 		switch strings.ToLower(value) {
 		case "true", "false":
@@ -268,7 +269,7 @@ func (i *Instance) modify(in *api.ModifyInstanceAttributeInput) error {
 		if err := needsStop(); err != nil {
 			return err
 		}
-		name := deref(in.InstanceType.Value)
+		name := ptr.Value(in.InstanceType.Value)
 		if _, ok := typeTable[name]; !ok {
 			return awserr.New("InvalidParameterValue", "Invalid value '%s' for InstanceType.", name)
 		}
@@ -281,30 +282,30 @@ func (i *Instance) modify(in *api.ModifyInstanceAttributeInput) error {
 		return awserr.New("Unsupported", "User data runs once, at the first boot, and cannot be changed afterwards.")
 	}
 	if b := in.InstanceInitiatedShutdownBehavior; b != nil {
-		v := deref(b.Value)
+		v := ptr.Value(b.Value)
 		if v != "stop" && v != "terminate" {
 			return awserr.New("InvalidParameterValue", "Value (%s) for parameter instanceInitiatedShutdownBehavior is invalid. It must be stop or terminate.", v)
 		}
 		i.OnShutdown = v
 	}
 	if b := in.DisableApiTermination; b != nil {
-		i.NoTerminate = deref(b.Value)
+		i.NoTerminate = ptr.Value(b.Value)
 	}
 	if b := in.DisableApiStop; b != nil {
-		i.NoStop = deref(b.Value)
+		i.NoStop = ptr.Value(b.Value)
 	}
 	if b := in.SourceDestCheck; b != nil {
-		i.NoSourceDestCheck = !deref(b.Value)
+		i.NoSourceDestCheck = !ptr.Value(b.Value)
 	}
 	if b := in.EbsOptimized; b != nil {
-		i.EbsOptimized = deref(b.Value)
+		i.EbsOptimized = ptr.Value(b.Value)
 	}
 	return nil
 }
 
 func (s *Service) modifyMetadataOptions(ctx context.Context, in *api.ModifyInstanceMetadataOptionsInput) (*api.ModifyInstanceMetadataOptionsOutput, error) {
 	out := &api.ModifyInstanceMetadataOptionsOutput{InstanceId: in.InstanceId}
-	_, err := s.updateInstances(ctx, []string{deref(in.InstanceId)}, in.DryRun, "Modified", func(i *Instance) (bool, error) {
+	_, err := s.updateInstances(ctx, []string{ptr.Value(in.InstanceId)}, in.DryRun, "Modified", func(i *Instance) (bool, error) {
 		i.Metadata.set(in.HttpTokens, in.HttpEndpoint, in.HttpProtocolIpv6, in.InstanceMetadataTags, in.HttpPutResponseHopLimit)
 		out.InstanceMetadataOptions = i.Metadata.api()
 		return true, nil

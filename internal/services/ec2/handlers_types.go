@@ -9,6 +9,7 @@ import (
 
 	api "slipway/internal/api/ec2"
 	"slipway/internal/aws/awserr"
+	"slipway/internal/aws/ptr"
 )
 
 func flag(get func(instanceType) bool) func(instanceType) []string {
@@ -114,7 +115,7 @@ type offering struct{ kind, location string }
 
 func (s *Service) describeInstanceTypeOfferings(ctx context.Context, in *api.DescribeInstanceTypeOfferingsInput) (*api.DescribeInstanceTypeOfferingsOutput, error) {
 	account, region := where(ctx)
-	locationType := deref(in.LocationType)
+	locationType := ptr.Value(in.LocationType)
 	var places []string
 	switch locationType {
 	case "", "region":

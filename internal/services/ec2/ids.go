@@ -49,15 +49,6 @@ func checkID(prefix, id, code string) error {
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
-// deref is the value of p, or the zero value.
-func deref[T any](p *T) T {
-	if p == nil {
-		var zero T
-		return zero
-	}
-	return *p
-}
-
 // orNil is nil for the zero value: absent on the wire.
 func orNil[T comparable](v T) *T {
 	var zero T

@@ -13,6 +13,7 @@ import (
 	ssm "slipway/internal/api/ssm"
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/machine"
 	"slipway/internal/store"
 )
@@ -41,7 +42,7 @@ func (s *Service) machineImage(ctx context.Context, account, region, ami string)
 		out, err := dispatch.Call(ctx, s.Mux, ssm.OpGetParameter, &ssm.GetParameterInput{Name: &name})
 		switch {
 		case err == nil && out.Parameter != nil:
-			ami = deref(out.Parameter.Value)
+			ami = ptr.Value(out.Parameter.Value)
 		case strings.HasPrefix(name, "/aws/service/") && !s.StrictImages:
 			ami = defaultImage(region) // AWS's public parameters name AWS's images
 			warning = fmt.Sprintf("the public parameter %s stands for the default image", name)
@@ -268,12 +269,12 @@ func (s *Service) addImage(ctx context.Context, img image, tags map[string]strin
 // goes on running.
 func (s *Service) createImage(ctx context.Context, in *api.CreateImageInput) (*api.CreateImageOutput, error) {
 	account, region := where(ctx)
-	if err := checkImageName(deref(in.Name)); err != nil {
+	if err := checkImageName(ptr.Value(in.Name)); err != nil {
 		return nil, err
 	}
 	var tags map[string]string
 	for _, spec := range in.TagSpecifications {
-		if deref(spec.ResourceType) != "image" {
+		if ptr.Value(spec.ResourceType) != "image" {
 			continue // snapshots have no life of their own here
 		}
 		var err error
@@ -281,7 +282,7 @@ func (s *Service) createImage(ctx context.Context, in *api.CreateImageInput) (*a
 			return nil, err
 		}
 	}
-	found, err := s.views(ctx, []string{deref(in.InstanceId)})
+	found, err := s.views(ctx, []string{ptr.Value(in.InstanceId)})
 	if err != nil {
 		return nil, err
 	}
@@ -295,7 +296,7 @@ func (s *Service) createImage(ctx context.Context, in *api.CreateImageInput) (*a
 	if err := dryRun(in.DryRun); err != nil {
 		return nil, err
 	}
-	img := image{ID: newID("ami"), Name: *in.Name, Description: deref(in.Description), State: "available", Source: i.ID, Created: s.Clock.Now()}
+	img := image{ID: newID("ami"), Name: *in.Name, Description: ptr.Value(in.Description), State: "available", Source: i.ID, Created: s.Clock.Now()}
 	made, err := s.Machines.Snapshot(ctx, i.ID, img.ID, map[string]string{labelAccount: account, labelRegion: region})
 	if err != nil {
 		return nil, awserr.New("InternalError", "The image could not be made: %v", err).WithStatus(500)
@@ -311,14 +312,14 @@ func (s *Service) createImage(ctx context.Context, in *api.CreateImageInput) (*a
 // registerImage gives an AMI id to an image that the driver has: its name or
 // id is the ImageLocation ("slipway/NAME" or the bare name).
 func (s *Service) registerImage(ctx context.Context, in *api.RegisterImageInput) (*api.RegisterImageOutput, error) {
-	if err := checkImageName(deref(in.Name)); err != nil {
+	if err := checkImageName(ptr.Value(in.Name)); err != nil {
 		return nil, err
 	}
 	tags, err := specTags(in.TagSpecifications, "image")
 	if err != nil {
 		return nil, err
 	}
-	location := strings.TrimPrefix(deref(in.ImageLocation), "slipway/")
+	location := strings.TrimPrefix(ptr.Value(in.ImageLocation), "slipway/")
 	if location == "" {
 		return nil, awserr.New("MissingParameter", "The request must contain the parameter ImageLocation: the name of an image that the machine driver has (slipway/NAME). Snapshots of EBS volumes cannot be registered.")
 	}
@@ -327,7 +328,7 @@ func (s *Service) registerImage(ctx context.Context, in *api.RegisterImageInput)
 			if err := dryRun(in.DryRun); err != nil {
 				return nil, err
 			}
-			img := image{ID: newID("ami"), Name: *in.Name, Description: deref(in.Description), State: "available", Machine: m.ID, Source: "", Created: s.Clock.Now(), Bytes: m.Bytes}
+			img := image{ID: newID("ami"), Name: *in.Name, Description: ptr.Value(in.Description), State: "available", Machine: m.ID, Source: "", Created: s.Clock.Now(), Bytes: m.Bytes}
 			return &api.RegisterImageOutput{ImageId: &img.ID}, s.addImage(ctx, img, tags)
 		}
 	}
@@ -338,7 +339,7 @@ func (s *Service) deregisterImage(ctx context.Context, in *api.DeregisterImageIn
 	account, region := where(ctx)
 	var gone string
 	err := s.Store.Update(ctx, func(tx store.Tx) error {
-		row, err := findImage(tx, account, region, deref(in.ImageId))
+		row, err := findImage(tx, account, region, ptr.Value(in.ImageId))
 		if err != nil {
 			return err
 		}

@@ -22,6 +22,7 @@ import (
 
 	api "slipway/internal/api/ec2"
 	"slipway/internal/aws/awserr"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -38,14 +39,14 @@ func (s *Service) createKeyPair(ctx context.Context, in *api.CreateKeyPairInput)
 	if err != nil {
 		return nil, err
 	}
-	if deref(in.KeyFormat) == "ppk" {
+	if ptr.Value(in.KeyFormat) == "ppk" {
 		return nil, awserr.New("Unsupported", "Slipway writes private keys in PEM only, not for PuTTY (ppk).")
 	}
-	kind := deref(in.KeyType)
+	kind := ptr.Value(in.KeyType)
 	if kind == "" {
 		kind = "rsa"
 	}
-	k := keyPair{ID: newID("key"), Name: deref(in.KeyName), Type: kind, Created: s.Clock.Now()}
+	k := keyPair{ID: newID("key"), Name: ptr.Value(in.KeyName), Type: kind, Created: s.Clock.Now()}
 	material, err := k.generate()
 	if err != nil {
 		return nil, err
@@ -124,7 +125,7 @@ func (s *Service) importKeyPair(ctx context.Context, in *api.ImportKeyPairInput)
 	if err != nil {
 		return nil, awserr.New("InvalidKey.Format", "Key is not in valid OpenSSH public key format")
 	}
-	k := keyPair{ID: newID("key"), Name: deref(in.KeyName), Created: s.Clock.Now()}
+	k := keyPair{ID: newID("key"), Name: ptr.Value(in.KeyName), Created: s.Clock.Now()}
 	switch pub.Type() {
 	case ssh.KeyAlgoED25519:
 		k.Type, k.Fingerprint = "ed25519", sha256Fingerprint(pub)
@@ -200,7 +201,7 @@ func (s *Service) describeKeyPairs(ctx context.Context, in *api.DescribeKeyPairs
 	out := &api.DescribeKeyPairsOutput{}
 	for _, k := range all {
 		info := api.KeyPairInfo{KeyPairId: new(k.ID), KeyFingerprint: new(k.Fingerprint), KeyName: new(k.Name), KeyType: new(k.Type), CreateTime: new(k.Created), Tags: apiTags(tags[k.ID])}
-		if deref(in.IncludePublicKey) {
+		if ptr.Value(in.IncludePublicKey) {
 			info.PublicKey = new(k.PublicKey)
 		}
 		out.KeyPairs = append(out.KeyPairs, info)
@@ -221,7 +222,7 @@ func (s *Service) deleteKeyPair(ctx context.Context, in *api.DeleteKeyPairInput)
 			return err
 		}
 		for _, row := range rows {
-			if row.Doc.Name == deref(in.KeyName) || row.Doc.ID == deref(in.KeyPairId) {
+			if row.Doc.Name == ptr.Value(in.KeyName) || row.Doc.ID == ptr.Value(in.KeyPairId) {
 				out.KeyPairId = new(row.Doc.ID)
 				if err := dropTags(tx, account, region, row.Doc.ID); err != nil {
 					return err

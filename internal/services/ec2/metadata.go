@@ -14,6 +14,7 @@ import (
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/caller"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/services/ec2/imds"
 	"slipway/internal/store"
 )
@@ -56,7 +57,7 @@ func (m *metadataSource) LifecycleState(ctx context.Context, i *imds.Instance) (
 	if err != nil || len(out.AutoScalingInstances) == 0 {
 		return "", err
 	}
-	return targetState(deref(out.AutoScalingInstances[0].LifecycleState)), nil
+	return targetState(ptr.Value(out.AutoScalingInstances[0].LifecycleState)), nil
 }
 
 // targetState is what IMDS calls the target lifecycle state: where the
@@ -129,7 +130,7 @@ func (m *metadataSource) Role(ctx context.Context, i *imds.Instance) (name, arn 
 		return "", "", nil
 	}
 	r := out.InstanceProfile.Roles[0]
-	return deref(r.RoleName), deref(r.Arn), nil
+	return ptr.Value(r.RoleName), ptr.Value(r.Arn), nil
 }
 
 // credentialLife is how long an instance's credentials last (IMDS gives six
@@ -146,6 +147,6 @@ func (m *metadataSource) Credentials(ctx context.Context, i *imds.Instance, role
 	if err != nil {
 		return imds.Credentials{}, err
 	}
-	c := deref(out.Credentials)
-	return imds.Credentials{AccessKeyID: deref(c.AccessKeyId), Secret: deref(c.SecretAccessKey), Token: deref(c.SessionToken), Expires: deref(c.Expiration)}, nil
+	c := ptr.Value(out.Credentials)
+	return imds.Credentials{AccessKeyID: ptr.Value(c.AccessKeyId), Secret: ptr.Value(c.SecretAccessKey), Token: ptr.Value(c.SessionToken), Expires: ptr.Value(c.Expiration)}, nil
 }

@@ -9,6 +9,7 @@ import (
 	iam "slipway/internal/api/iam"
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -26,7 +27,7 @@ func (s *Service) findProfile(ctx context.Context, arn, name string) (*profile, 
 		return nil, awserr.New("MissingParameter", "The request must contain the parameter iamInstanceProfile.arn or iamInstanceProfile.name")
 	}
 	out, err := dispatch.Call(ctx, s.Mux, iam.OpGetInstanceProfile, &iam.GetInstanceProfileInput{InstanceProfileName: &name})
-	if awserr.Is(err, "NoSuchEntity") || err == nil && (out.InstanceProfile == nil || arn != "" && deref(out.InstanceProfile.Arn) != arn) {
+	if awserr.Is(err, "NoSuchEntity") || err == nil && (out.InstanceProfile == nil || arn != "" && ptr.Value(out.InstanceProfile.Arn) != arn) {
 		if arn != "" {
 			return nil, awserr.New("InvalidParameterValue", "Value (%s) for parameter iamInstanceProfile.arn is invalid. Invalid IAM Instance Profile ARN", arn)
 		}
@@ -36,7 +37,7 @@ func (s *Service) findProfile(ctx context.Context, arn, name string) (*profile, 
 		return nil, err
 	}
 	p := out.InstanceProfile
-	return &profile{Arn: deref(p.Arn), ID: deref(p.InstanceProfileId), Name: deref(p.InstanceProfileName)}, nil
+	return &profile{Arn: ptr.Value(p.Arn), ID: ptr.Value(p.InstanceProfileId), Name: ptr.Value(p.InstanceProfileName)}, nil
 }
 
 func apiAssociation(i *Instance, state string) *api.IamInstanceProfileAssociation {
@@ -68,14 +69,14 @@ func (s *Service) describeProfiles(ctx context.Context, in *api.DescribeIamInsta
 }
 
 func (s *Service) associateProfile(ctx context.Context, in *api.AssociateIamInstanceProfileInput) (*api.AssociateIamInstanceProfileOutput, error) {
-	spec := deref(in.IamInstanceProfile)
-	p, err := s.findProfile(ctx, deref(spec.Arn), deref(spec.Name))
+	spec := ptr.Value(in.IamInstanceProfile)
+	p, err := s.findProfile(ctx, ptr.Value(spec.Arn), ptr.Value(spec.Name))
 	if err != nil {
 		return nil, err
 	}
 	p.Association, p.Since = newID("iip-assoc"), s.Clock.Now()
 	out := &api.AssociateIamInstanceProfileOutput{}
-	_, err = s.updateInstances(ctx, []string{deref(in.InstanceId)}, nil, "ProfileAssociated", func(i *Instance) (bool, error) {
+	_, err = s.updateInstances(ctx, []string{ptr.Value(in.InstanceId)}, nil, "ProfileAssociated", func(i *Instance) (bool, error) {
 		if !i.live() {
 			return false, awserr.New("IncorrectInstanceState", "The instance '%s' is not in the 'running' or 'stopped' state.", i.ID)
 		}
@@ -98,13 +99,13 @@ func (s *Service) disassociateProfile(ctx context.Context, in *api.DisassociateI
 			return err
 		}
 		for _, row := range rows {
-			if row.Doc.Profile != nil && row.Doc.Profile.Association == deref(in.AssociationId) {
+			if row.Doc.Profile != nil && row.Doc.Profile.Association == ptr.Value(in.AssociationId) {
 				out.IamInstanceProfileAssociation = apiAssociation(&row.Doc, "disassociating")
 				row.Doc.Profile = nil
 				return instances.Save(tx, row, "ProfileDisassociated", nil)
 			}
 		}
-		return awserr.New("InvalidAssociationID.NotFound", "An invalid association-id of '%s' was given", deref(in.AssociationId))
+		return awserr.New("InvalidAssociationID.NotFound", "An invalid association-id of '%s' was given", ptr.Value(in.AssociationId))
 	})
 	return out, err
 }

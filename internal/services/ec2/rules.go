@@ -11,6 +11,7 @@ import (
 
 	api "slipway/internal/api/ec2"
 	"slipway/internal/aws/awserr"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -43,25 +44,25 @@ func flat(protocol, cidr *string, from, to *int64, sourceGroup *string) []api.Ip
 }
 
 func (s *Service) authorizeIngress(ctx context.Context, in *api.AuthorizeSecurityGroupIngressInput) (*api.AuthorizeSecurityGroupIngressOutput, error) {
-	rules, err := s.authorize(ctx, change{false, deref(in.GroupId), deref(in.GroupName),
+	rules, err := s.authorize(ctx, change{false, ptr.Value(in.GroupId), ptr.Value(in.GroupName),
 		append(in.IpPermissions, flat(in.IpProtocol, in.CidrIp, in.FromPort, in.ToPort, in.SourceSecurityGroupName)...), nil, in.DryRun, in.TagSpecifications})
 	return &api.AuthorizeSecurityGroupIngressOutput{Return: new(true), SecurityGroupRules: rules}, err
 }
 
 func (s *Service) authorizeEgress(ctx context.Context, in *api.AuthorizeSecurityGroupEgressInput) (*api.AuthorizeSecurityGroupEgressOutput, error) {
-	rules, err := s.authorize(ctx, change{true, deref(in.GroupId), "",
+	rules, err := s.authorize(ctx, change{true, ptr.Value(in.GroupId), "",
 		append(in.IpPermissions, flat(in.IpProtocol, in.CidrIp, in.FromPort, in.ToPort, in.SourceSecurityGroupName)...), nil, in.DryRun, in.TagSpecifications})
 	return &api.AuthorizeSecurityGroupEgressOutput{Return: new(true), SecurityGroupRules: rules}, err
 }
 
 func (s *Service) revokeIngress(ctx context.Context, in *api.RevokeSecurityGroupIngressInput) (*api.RevokeSecurityGroupIngressOutput, error) {
-	gone, unknown, err := s.revoke(ctx, change{false, deref(in.GroupId), deref(in.GroupName),
+	gone, unknown, err := s.revoke(ctx, change{false, ptr.Value(in.GroupId), ptr.Value(in.GroupName),
 		append(in.IpPermissions, flat(in.IpProtocol, in.CidrIp, in.FromPort, in.ToPort, in.SourceSecurityGroupName)...), in.SecurityGroupRuleIds, in.DryRun, nil})
 	return &api.RevokeSecurityGroupIngressOutput{Return: new(true), RevokedSecurityGroupRules: gone, UnknownIpPermissions: unknown}, err
 }
 
 func (s *Service) revokeEgress(ctx context.Context, in *api.RevokeSecurityGroupEgressInput) (*api.RevokeSecurityGroupEgressOutput, error) {
-	gone, unknown, err := s.revoke(ctx, change{true, deref(in.GroupId), "",
+	gone, unknown, err := s.revoke(ctx, change{true, ptr.Value(in.GroupId), "",
 		append(in.IpPermissions, flat(in.IpProtocol, in.CidrIp, in.FromPort, in.ToPort, in.SourceSecurityGroupName)...), in.SecurityGroupRuleIds, in.DryRun, nil})
 	return &api.RevokeSecurityGroupEgressOutput{Return: new(true), RevokedSecurityGroupRules: gone, UnknownIpPermissions: unknown}, err
 }
@@ -156,7 +157,7 @@ func readRules(permissions []api.IpPermission, egress bool, all []*securityGroup
 	var out []rule
 	for _, p := range permissions {
 		base := rule{Egress: egress, From: -1, To: -1}
-		switch proto := strings.ToLower(deref(p.IpProtocol)); proto {
+		switch proto := strings.ToLower(ptr.Value(p.IpProtocol)); proto {
 		case "tcp", "6":
 			base.Protocol = "tcp"
 		case "udp", "17":
@@ -204,26 +205,26 @@ func readRules(permissions []api.IpPermission, egress bool, all []*securityGroup
 func peersOf(base rule, p api.IpPermission, all []*securityGroup) ([]rule, error) {
 	var out []rule
 	for _, r := range p.IpRanges {
-		n, err := netip.ParsePrefix(deref(r.CidrIp))
+		n, err := netip.ParsePrefix(ptr.Value(r.CidrIp))
 		if err != nil || !n.Addr().Is4() {
-			return nil, awserr.New("InvalidParameterValue", "CIDR block %s is malformed", deref(r.CidrIp))
+			return nil, awserr.New("InvalidParameterValue", "CIDR block %s is malformed", ptr.Value(r.CidrIp))
 		}
 		x := base
-		x.IPv4, x.Description = n.Masked().String(), deref(r.Description)
+		x.IPv4, x.Description = n.Masked().String(), ptr.Value(r.Description)
 		out = append(out, x)
 	}
 	for _, r := range p.Ipv6Ranges {
-		n, err := netip.ParsePrefix(deref(r.CidrIpv6))
+		n, err := netip.ParsePrefix(ptr.Value(r.CidrIpv6))
 		if err != nil || !n.Addr().Is6() {
-			return nil, awserr.New("InvalidParameterValue", "CIDR block %s is malformed", deref(r.CidrIpv6))
+			return nil, awserr.New("InvalidParameterValue", "CIDR block %s is malformed", ptr.Value(r.CidrIpv6))
 		}
 		x := base
-		x.IPv6, x.Description = n.Masked().String(), deref(r.Description)
+		x.IPv6, x.Description = n.Masked().String(), ptr.Value(r.Description)
 		out = append(out, x)
 	}
 	for _, r := range p.PrefixListIds {
 		x := base
-		x.Prefix, x.Description = deref(r.PrefixListId), deref(r.Description)
+		x.Prefix, x.Description = ptr.Value(r.PrefixListId), ptr.Value(r.Description)
 		out = append(out, x)
 	}
 	for _, r := range p.UserIdGroupPairs {
@@ -231,14 +232,14 @@ func peersOf(base rule, p api.IpPermission, all []*securityGroup) ([]rule, error
 		if r.GroupId != nil {
 			ids = []string{*r.GroupId}
 		} else {
-			names = []string{deref(r.GroupName)}
+			names = []string{ptr.Value(r.GroupName)}
 		}
 		found, err := pickGroups(all, ids, names)
 		if err != nil {
 			return nil, err
 		}
 		x := base
-		x.Group, x.Description = found[0].ID, deref(r.Description)
+		x.Group, x.Description = found[0].ID, ptr.Value(r.Description)
 		out = append(out, x)
 	}
 	return out, nil

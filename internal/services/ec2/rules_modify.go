@@ -6,23 +6,24 @@ import (
 
 	api "slipway/internal/api/ec2"
 	"slipway/internal/aws/awserr"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
 // modifyRules replaces rules in place; their ids and tags stay.
 func (s *Service) modifyRules(ctx context.Context, in *api.ModifySecurityGroupRulesInput) (*api.ModifySecurityGroupRulesOutput, error) {
 	account, region := where(ctx)
-	err := s.changeGroup(ctx, deref(in.GroupId), "", in.DryRun, "RulesChanged", func(tx store.Tx, g *securityGroup) error {
+	err := s.changeGroup(ctx, ptr.Value(in.GroupId), "", in.DryRun, "RulesChanged", func(tx store.Tx, g *securityGroup) error {
 		all, err := securityGroups(tx, account, region)
 		if err != nil {
 			return err
 		}
 		for _, u := range in.SecurityGroupRules {
-			n := slices.IndexFunc(g.Rules, func(r rule) bool { return r.ID == deref(u.SecurityGroupRuleId) })
+			n := slices.IndexFunc(g.Rules, func(r rule) bool { return r.ID == ptr.Value(u.SecurityGroupRuleId) })
 			if n < 0 {
-				return awserr.New("InvalidSecurityGroupRuleId.NotFound", "The security group rule ID '%s' does not exist", deref(u.SecurityGroupRuleId))
+				return awserr.New("InvalidSecurityGroupRuleId.NotFound", "The security group rule ID '%s' does not exist", ptr.Value(u.SecurityGroupRuleId))
 			}
-			rules, err := readRules([]api.IpPermission{permissionOf(deref(u.SecurityGroupRule))}, g.Rules[n].Egress, all)
+			rules, err := readRules([]api.IpPermission{permissionOf(ptr.Value(u.SecurityGroupRule))}, g.Rules[n].Egress, all)
 			if err != nil {
 				return err
 			}
@@ -61,12 +62,12 @@ func permissionOf(r api.SecurityGroupRuleRequest) api.IpPermission {
 }
 
 func (s *Service) describeIngress(ctx context.Context, in *api.UpdateSecurityGroupRuleDescriptionsIngressInput) (*api.UpdateSecurityGroupRuleDescriptionsIngressOutput, error) {
-	err := s.setDescriptions(ctx, change{egress: false, id: deref(in.GroupId), name: deref(in.GroupName), permissions: in.IpPermissions, dry: in.DryRun}, in.SecurityGroupRuleDescriptions)
+	err := s.setDescriptions(ctx, change{egress: false, id: ptr.Value(in.GroupId), name: ptr.Value(in.GroupName), permissions: in.IpPermissions, dry: in.DryRun}, in.SecurityGroupRuleDescriptions)
 	return &api.UpdateSecurityGroupRuleDescriptionsIngressOutput{Return: new(true)}, err
 }
 
 func (s *Service) describeEgress(ctx context.Context, in *api.UpdateSecurityGroupRuleDescriptionsEgressInput) (*api.UpdateSecurityGroupRuleDescriptionsEgressOutput, error) {
-	err := s.setDescriptions(ctx, change{egress: true, id: deref(in.GroupId), name: deref(in.GroupName), permissions: in.IpPermissions, dry: in.DryRun}, in.SecurityGroupRuleDescriptions)
+	err := s.setDescriptions(ctx, change{egress: true, id: ptr.Value(in.GroupId), name: ptr.Value(in.GroupName), permissions: in.IpPermissions, dry: in.DryRun}, in.SecurityGroupRuleDescriptions)
 	return &api.UpdateSecurityGroupRuleDescriptionsEgressOutput{Return: new(true)}, err
 }
 
@@ -94,11 +95,11 @@ func (s *Service) setDescriptions(ctx context.Context, c change, byID []api.Secu
 			g.Rules[n].Description = want.Description
 		}
 		for _, d := range byID {
-			n := slices.IndexFunc(g.Rules, func(r rule) bool { return r.Egress == c.egress && r.ID == deref(d.SecurityGroupRuleId) })
+			n := slices.IndexFunc(g.Rules, func(r rule) bool { return r.Egress == c.egress && r.ID == ptr.Value(d.SecurityGroupRuleId) })
 			if n < 0 {
-				return awserr.New("InvalidSecurityGroupRuleId.NotFound", "The security group rule ID '%s' does not exist", deref(d.SecurityGroupRuleId))
+				return awserr.New("InvalidSecurityGroupRuleId.NotFound", "The security group rule ID '%s' does not exist", ptr.Value(d.SecurityGroupRuleId))
 			}
-			g.Rules[n].Description = deref(d.Description)
+			g.Rules[n].Description = ptr.Value(d.Description)
 		}
 		return nil
 	})

@@ -12,6 +12,7 @@ import (
 
 	api "slipway/internal/api/ec2"
 	"slipway/internal/aws/awserr"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/machine"
 	"slipway/internal/store"
 )
@@ -78,7 +79,7 @@ func requestHash(in any) string {
 
 // earlierRun answers a repeated client token with what it launched before.
 func (s *Service) earlierRun(ctx context.Context, account, region string, in *api.RunInstancesInput, hash string) (*api.RunInstancesOutput, error) {
-	if deref(in.ClientToken) == "" {
+	if ptr.Value(in.ClientToken) == "" {
 		return nil, nil
 	}
 	row, err := tokens.Find(ctx, s.Store, account, region, "RunInstances/"+*in.ClientToken)
@@ -121,7 +122,7 @@ func (s *Service) prepare(ctx context.Context, account, region string, given *ap
 	if err != nil {
 		return nil, err
 	}
-	l := &launch{in: in, account: account, region: region, min: deref(in.MinCount), max: deref(in.MaxCount), tags: map[string]map[string]string{}}
+	l := &launch{in: in, account: account, region: region, min: ptr.Value(in.MinCount), max: ptr.Value(in.MaxCount), tags: map[string]map[string]string{}}
 	switch {
 	case in.MinCount == nil || in.MaxCount == nil:
 		return nil, awserr.New("MissingParameter", "The request must contain the parameters MinCount and MaxCount")
@@ -182,7 +183,7 @@ func (s *Service) withTemplate(ctx context.Context, account, region string, give
 
 func (l *launch) readTags(template map[string]string) error {
 	for _, spec := range l.in.TagSpecifications {
-		kind := deref(spec.ResourceType)
+		kind := ptr.Value(spec.ResourceType)
 		if kind == "" {
 			return awserr.New("MissingParameter", "The request must contain the parameter TagSpecification.ResourceType")
 		}

@@ -8,27 +8,28 @@ import (
 	"strings"
 
 	"slipway/internal/aws/awserr"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
 // chooseMachine settles image, type, user data and switches.
 func (s *Service) chooseMachine(ctx context.Context, l *launch) error {
 	in, i := l.in, &l.instance
-	if deref(in.ImageId) == "" {
+	if ptr.Value(in.ImageId) == "" {
 		return awserr.New("MissingParameter", "The request must contain the parameter ImageId")
 	}
 	var err error
 	if i.Image, i.MachineImage, i.Warning, err = s.machineImage(ctx, l.account, l.region, *in.ImageId); err != nil {
 		return err
 	}
-	i.Type = deref(in.InstanceType)
+	i.Type = ptr.Value(in.InstanceType)
 	if i.Type == "" {
 		i.Type = "m1.small" // EC2's default (API reference, RunInstances)
 	}
 	if _, ok := typeTable[i.Type]; !ok && i.Type != "m1.small" {
 		return awserr.New("InvalidParameterValue", "Invalid value '%s' for InstanceType.", i.Type)
 	}
-	i.UserData = deref(in.UserData)
+	i.UserData = ptr.Value(in.UserData)
 	raw, err := base64.StdEncoding.DecodeString(strings.Join(strings.Fields(i.UserData), ""))
 	if err != nil {
 		return awserr.New("InvalidParameterValue", "Invalid BASE64 encoding of user data.")
@@ -36,15 +37,15 @@ func (s *Service) chooseMachine(ctx context.Context, l *launch) error {
 	if len(raw) > maxUserData {
 		return awserr.New("InvalidParameterValue", "User data is limited to %d bytes", maxUserData)
 	}
-	i.OnShutdown = deref(in.InstanceInitiatedShutdownBehavior)
+	i.OnShutdown = ptr.Value(in.InstanceInitiatedShutdownBehavior)
 	if i.OnShutdown == "" {
 		i.OnShutdown = "stop"
 	}
-	i.ClientToken = deref(in.ClientToken)
-	i.Monitoring = in.Monitoring != nil && deref(in.Monitoring.Enabled)
-	i.EbsOptimized = deref(in.EbsOptimized)
-	i.NoTerminate, i.NoStop = deref(in.DisableApiTermination), deref(in.DisableApiStop)
-	if m := in.InstanceMarketOptions; m != nil && deref(m.MarketType) == "spot" {
+	i.ClientToken = ptr.Value(in.ClientToken)
+	i.Monitoring = in.Monitoring != nil && ptr.Value(in.Monitoring.Enabled)
+	i.EbsOptimized = ptr.Value(in.EbsOptimized)
+	i.NoTerminate, i.NoStop = ptr.Value(in.DisableApiTermination), ptr.Value(in.DisableApiStop)
+	if m := in.InstanceMarketOptions; m != nil && ptr.Value(m.MarketType) == "spot" {
 		i.Lifecycle = "spot"
 	}
 	i.Metadata = metadata{Tokens: "optional", HopLimit: 1, Endpoint: "enabled", IPv6: "disabled", Tags: "disabled"}
@@ -71,13 +72,13 @@ func (m *metadata) set(tokens, endpoint, ipv6, tags *string, hops *int64) {
 // choosePlace settles subnet, zone and address.
 func (s *Service) choosePlace(_ context.Context, l *launch) error {
 	in, net := l.in, defaultVPC(l.account, l.region)
-	id, zone := deref(in.SubnetId), ""
-	l.want = deref(in.PrivateIpAddress)
+	id, zone := ptr.Value(in.SubnetId), ""
+	l.want = ptr.Value(in.PrivateIpAddress)
 	for _, ni := range in.NetworkInterfaces {
-		if deref(ni.NetworkInterfaceId) != "" {
+		if ptr.Value(ni.NetworkInterfaceId) != "" {
 			return awserr.New("InvalidNetworkInterfaceID.NotFound", "The networkInterface ID '%s' does not exist", *ni.NetworkInterfaceId)
 		}
-		if deref(ni.DeviceIndex) != 0 {
+		if ptr.Value(ni.DeviceIndex) != 0 {
 			return awserr.New("AttachmentLimitExceeded", "Interface count exceeds the limit for %s: Slipway's instances have one network interface.", l.instance.Type)
 		}
 		if ni.SubnetId != nil {
@@ -88,9 +89,9 @@ func (s *Service) choosePlace(_ context.Context, l *launch) error {
 		}
 	}
 	if in.Placement != nil {
-		zone = deref(in.Placement.AvailabilityZone)
+		zone = ptr.Value(in.Placement.AvailabilityZone)
 		if zone == "" {
-			zone = deref(in.Placement.AvailabilityZoneId)
+			zone = ptr.Value(in.Placement.AvailabilityZoneId)
 		}
 	}
 	switch {
@@ -155,7 +156,7 @@ func (s *Service) chooseGroups(ctx context.Context, l *launch) error {
 
 // chooseIdentity settles key pair and instance profile.
 func (s *Service) chooseIdentity(ctx context.Context, l *launch) error {
-	if name := deref(l.in.KeyName); name != "" {
+	if name := ptr.Value(l.in.KeyName); name != "" {
 		row, err := keyPairs.Find(ctx, s.Store, l.account, l.region, name)
 		if errors.Is(err, store.ErrNotFound) {
 			return awserr.New("InvalidKeyPair.NotFound", "The key pair '%s' does not exist", name)
@@ -166,7 +167,7 @@ func (s *Service) chooseIdentity(ctx context.Context, l *launch) error {
 		l.instance.KeyName, l.instance.PublicKey = name, row.Doc.PublicKey
 	}
 	if p := l.in.IamInstanceProfile; p != nil {
-		found, err := s.findProfile(ctx, deref(p.Arn), deref(p.Name))
+		found, err := s.findProfile(ctx, ptr.Value(p.Arn), ptr.Value(p.Name))
 		if err != nil {
 			return err
 		}

@@ -10,6 +10,7 @@ import (
 	api "slipway/internal/api/ec2"
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/caller"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -22,7 +23,7 @@ const maxTags = 50
 func checkTags(tags []api.Tag, service bool) (map[string]string, error) {
 	set := make(map[string]string, len(tags))
 	for _, t := range tags {
-		k, v := deref(t.Key), deref(t.Value)
+		k, v := ptr.Value(t.Key), ptr.Value(t.Value)
 		switch {
 		case k == "":
 			return nil, awserr.New("InvalidParameterValue", "Tag keys must not be empty.")
@@ -48,7 +49,7 @@ func checkTags(tags []api.Tag, service bool) (map[string]string, error) {
 func specTags(specs []api.TagSpecification, kind string) (map[string]string, error) {
 	set := map[string]string{}
 	for _, spec := range specs {
-		if got := deref(spec.ResourceType); got != kind {
+		if got := ptr.Value(spec.ResourceType); got != kind {
 			return nil, awserr.New("InvalidParameterValue", "'%s' is not a valid taggable resource type for this operation.", got)
 		}
 		add, err := checkTags(spec.Tags, false)
@@ -224,7 +225,7 @@ func removes(list []api.Tag, key, value string) bool {
 		return !strings.HasPrefix(key, "aws:")
 	}
 	return slices.ContainsFunc(list, func(t api.Tag) bool {
-		return deref(t.Key) == key && (t.Value == nil || *t.Value == value)
+		return ptr.Value(t.Key) == key && (t.Value == nil || *t.Value == value)
 	})
 }
 

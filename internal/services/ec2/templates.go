@@ -11,6 +11,7 @@ import (
 	api "slipway/internal/api/ec2"
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/caller"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -89,11 +90,11 @@ func findVersion(r store.Reader, t *store.Row[template], which string) (*store.R
 // resolveTemplate finds the template and version that a launch names.
 func (s *Service) resolveTemplate(ctx context.Context, account, region string, spec *api.LaunchTemplateSpecification) (t *template, v *templateVersion, err error) {
 	err = s.Store.View(ctx, func(r store.Reader) error {
-		row, err := findTemplate(r, account, region, deref(spec.LaunchTemplateId), deref(spec.LaunchTemplateName))
+		row, err := findTemplate(r, account, region, ptr.Value(spec.LaunchTemplateId), ptr.Value(spec.LaunchTemplateName))
 		if err != nil {
 			return err
 		}
-		version, err := findVersion(r, row, deref(spec.Version))
+		version, err := findVersion(r, row, ptr.Value(spec.Version))
 		if err != nil {
 			return err
 		}
@@ -117,7 +118,7 @@ func apiVersion(t *template, v *templateVersion) (*api.LaunchTemplateVersion, er
 
 func (s *Service) createTemplate(ctx context.Context, in *api.CreateLaunchTemplateInput) (*api.CreateLaunchTemplateOutput, error) {
 	account, region := where(ctx)
-	name := deref(in.LaunchTemplateName)
+	name := ptr.Value(in.LaunchTemplateName)
 	if !templateName.MatchString(name) {
 		return nil, awserr.New("InvalidLaunchTemplateName.MalformedException", "A launch template name must be between 3 and 128 characters, and may contain letters, numbers, and the following characters: - ( ) . / _. Got '%s'.", name)
 	}
@@ -150,7 +151,7 @@ func (s *Service) createTemplate(ctx context.Context, in *api.CreateLaunchTempla
 		if _, err := templates.Insert(tx, account, region, t.ID, t, "Created", nil); err != nil {
 			return err
 		}
-		v := templateVersion{Template: t.ID, Number: 1, Description: deref(in.VersionDescription), CreatedBy: t.CreatedBy, Created: t.Created, Data: *in.LaunchTemplateData}
+		v := templateVersion{Template: t.ID, Number: 1, Description: ptr.Value(in.VersionDescription), CreatedBy: t.CreatedBy, Created: t.Created, Data: *in.LaunchTemplateData}
 		if _, err := templateVersions.Insert(tx, account, region, versionID(t.ID, 1), v, "Created", nil); err != nil {
 			return err
 		}
@@ -179,7 +180,7 @@ func checkTemplate(d *api.RequestLaunchTemplateData) error {
 // remember looks a client token up, or notes it for result. done is the
 // earlier result of the same request, or "".
 func remember(tx store.Tx, account, region, op string, clientToken *string, in any, result string, now time.Time) (done string, err error) {
-	if deref(clientToken) == "" {
+	if ptr.Value(clientToken) == "" {
 		return "", nil
 	}
 	id := op + "/" + *clientToken
@@ -208,11 +209,11 @@ func (s *Service) createTemplateVersion(ctx context.Context, in *api.CreateLaunc
 	}
 	out := &api.CreateLaunchTemplateVersionOutput{}
 	err := s.Store.Update(ctx, func(tx store.Tx) error {
-		t, err := findTemplate(tx, account, region, deref(in.LaunchTemplateId), deref(in.LaunchTemplateName))
+		t, err := findTemplate(tx, account, region, ptr.Value(in.LaunchTemplateId), ptr.Value(in.LaunchTemplateName))
 		if err != nil {
 			return err
 		}
-		v := templateVersion{Template: t.ID, Number: t.Doc.Next, Description: deref(in.VersionDescription), CreatedBy: caller.From(ctx).PrincipalARN, Created: s.Clock.Now()}
+		v := templateVersion{Template: t.ID, Number: t.Doc.Next, Description: ptr.Value(in.VersionDescription), CreatedBy: caller.From(ctx).PrincipalARN, Created: s.Clock.Now()}
 		done, err := remember(tx, account, region, "CreateLaunchTemplateVersion", in.ClientToken, in, v.number(), v.Created)
 		if err != nil {
 			return err
@@ -251,7 +252,7 @@ func (s *Service) modifyTemplate(ctx context.Context, in *api.ModifyLaunchTempla
 	account, region := where(ctx)
 	out := &api.ModifyLaunchTemplateOutput{}
 	err := s.Store.Update(ctx, func(tx store.Tx) error {
-		t, err := findTemplate(tx, account, region, deref(in.LaunchTemplateId), deref(in.LaunchTemplateName))
+		t, err := findTemplate(tx, account, region, ptr.Value(in.LaunchTemplateId), ptr.Value(in.LaunchTemplateName))
 		if err != nil {
 			return err
 		}
@@ -279,7 +280,7 @@ func (s *Service) deleteTemplate(ctx context.Context, in *api.DeleteLaunchTempla
 	account, region := where(ctx)
 	out := &api.DeleteLaunchTemplateOutput{}
 	err := s.Store.Update(ctx, func(tx store.Tx) error {
-		t, err := findTemplate(tx, account, region, deref(in.LaunchTemplateId), deref(in.LaunchTemplateName))
+		t, err := findTemplate(tx, account, region, ptr.Value(in.LaunchTemplateId), ptr.Value(in.LaunchTemplateName))
 		if err != nil {
 			return err
 		}
@@ -316,7 +317,7 @@ func (s *Service) deleteTemplateVersions(ctx context.Context, in *api.DeleteLaun
 	out := &api.DeleteLaunchTemplateVersionsOutput{}
 	err := s.Store.Update(ctx, func(tx store.Tx) error {
 		*out = api.DeleteLaunchTemplateVersionsOutput{}
-		t, err := findTemplate(tx, account, region, deref(in.LaunchTemplateId), deref(in.LaunchTemplateName))
+		t, err := findTemplate(tx, account, region, ptr.Value(in.LaunchTemplateId), ptr.Value(in.LaunchTemplateName))
 		if err != nil {
 			return err
 		}

@@ -9,6 +9,7 @@ import (
 
 	api "slipway/internal/api/ec2"
 	"slipway/internal/aws/awserr"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -82,16 +83,16 @@ func (s *Service) describeTemplateVersions(ctx context.Context, in *api.Describe
 		return nil, err
 	}
 	by := fields[pair]{
-		"image-id":           one(func(p pair) string { return deref(p.v.Data.ImageId) }),
-		"instance-type":      one(func(p pair) string { return deref(p.v.Data.InstanceType) }),
-		"kernel-id":          one(func(p pair) string { return deref(p.v.Data.KernelId) }),
-		"ram-disk-id":        one(func(p pair) string { return deref(p.v.Data.RamDiskId) }),
+		"image-id":           one(func(p pair) string { return ptr.Value(p.v.Data.ImageId) }),
+		"instance-type":      one(func(p pair) string { return ptr.Value(p.v.Data.InstanceType) }),
+		"kernel-id":          one(func(p pair) string { return ptr.Value(p.v.Data.KernelId) }),
+		"ram-disk-id":        one(func(p pair) string { return ptr.Value(p.v.Data.RamDiskId) }),
 		"is-default-version": one(func(p pair) string { return strconv.FormatBool(p.v.Number == p.t.Default) }),
-		"ebs-optimized":      one(func(p pair) string { return strconv.FormatBool(deref(p.v.Data.EbsOptimized)) }),
+		"ebs-optimized":      one(func(p pair) string { return strconv.FormatBool(ptr.Value(p.v.Data.EbsOptimized)) }),
 		"create-time":        one(func(p pair) string { return p.v.Created.Format("2006-01-02T15:04:05.000Z") }),
 		"iam-instance-profile": one(func(p pair) string {
-			ip := deref(p.v.Data.IamInstanceProfile)
-			return deref(ip.Arn) + deref(ip.Name)
+			ip := ptr.Value(p.v.Data.IamInstanceProfile)
+			return ptr.Value(ip.Arn) + ptr.Value(ip.Name)
 		}),
 	}
 	if all, err = filtered(all, in.Filters, by, nil); err != nil {
@@ -121,7 +122,7 @@ func selectVersions(ctx context.Context, r store.Reader, in *api.DescribeLaunchT
 	if in.LaunchTemplateId == nil && in.LaunchTemplateName == nil {
 		return selectAliases(r, account, region, in.Versions)
 	}
-	t, err := findTemplate(r, account, region, deref(in.LaunchTemplateId), deref(in.LaunchTemplateName))
+	t, err := findTemplate(r, account, region, ptr.Value(in.LaunchTemplateId), ptr.Value(in.LaunchTemplateName))
 	if err != nil {
 		return nil, err
 	}
@@ -185,7 +186,7 @@ func selectAliases(r store.Reader, account, region string, which []string) ([]pa
 }
 
 func (s *Service) getTemplateData(ctx context.Context, in *api.GetLaunchTemplateDataInput) (*api.GetLaunchTemplateDataOutput, error) {
-	all, err := s.views(ctx, []string{deref(in.InstanceId)})
+	all, err := s.views(ctx, []string{ptr.Value(in.InstanceId)})
 	if err != nil {
 		return nil, err
 	}

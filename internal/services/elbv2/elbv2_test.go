@@ -14,6 +14,7 @@ import (
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/caller"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/lb"
 	"slipway/internal/store"
 )
@@ -154,7 +155,7 @@ func (b *bench) state(id string) string {
 		b.t.Fatal(err)
 	}
 	h := out.TargetHealthDescriptions[0].TargetHealth
-	return strings.TrimSpace(*h.State + " " + deref(h.Reason))
+	return strings.TrimSpace(*h.State + " " + ptr.Value(h.Reason))
 }
 
 func (b *bench) wait(what string, ok func() bool) {

@@ -13,6 +13,7 @@ import (
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/caller"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -110,14 +111,14 @@ func mine(id caller.Identity) store.Query {
 // page cuts a sorted list at a marker, which is the ARN of the last row of
 // the page before.
 func page[T any](rows []*store.Row[T], marker *string, size *int64) (out []*store.Row[T], next *string, err error) {
-	if m := deref(marker); m != "" {
+	if m := ptr.Value(marker); m != "" {
 		i := sort.Search(len(rows), func(i int) bool { return rows[i].ID > m })
 		if !strings.HasPrefix(m, "arn:") {
 			return nil, nil, invalid("The marker '%s' is not valid", m)
 		}
 		rows = rows[i:]
 	}
-	n := int(deref(size))
+	n := int(ptr.Value(size))
 	if size == nil {
 		n = 400
 	}
@@ -133,13 +134,13 @@ func page[T any](rows []*store.Row[T], marker *string, size *int64) (out []*stor
 func tagMap(tags []api.Tag) (map[string]string, error) {
 	out := map[string]string{}
 	for _, t := range tags {
-		if _, twice := out[deref(t.Key)]; twice {
-			return nil, awserr.New("DuplicateTagKeys", "The tag key '%s' was given twice", deref(t.Key))
+		if _, twice := out[ptr.Value(t.Key)]; twice {
+			return nil, awserr.New("DuplicateTagKeys", "The tag key '%s' was given twice", ptr.Value(t.Key))
 		}
-		if strings.HasPrefix(deref(t.Key), "aws:") {
+		if strings.HasPrefix(ptr.Value(t.Key), "aws:") {
 			return nil, invalid("The tag key '%s' begins with the reserved prefix 'aws:'", *t.Key)
 		}
-		out[deref(t.Key)] = deref(t.Value)
+		out[ptr.Value(t.Key)] = ptr.Value(t.Value)
 	}
 	if len(out) > 50 {
 		return nil, awserr.New("TooManyTags", "A resource takes at most 50 tags")

@@ -12,6 +12,7 @@ import (
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/caller"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -19,16 +20,16 @@ import (
 const hostedZone = "Z35SXDOTRQ7X7K"
 
 func (s *Service) createLoadBalancer(ctx context.Context, in *api.CreateLoadBalancerInput) (*api.CreateLoadBalancerOutput, error) {
-	name := deref(in.Name)
+	name := ptr.Value(in.Name)
 	if err := checkName("load balancer", name); err != nil {
 		return nil, err
 	}
-	if t := deref(in.Type); t != "" && t != "application" {
+	if t := ptr.Value(in.Type); t != "" && t != "application" {
 		return nil, invalid("Slipway runs load balancers of type 'application' only, not '%s'", t)
 	}
 	subnets := in.Subnets
 	for _, m := range in.SubnetMappings {
-		subnets = append(subnets, deref(m.SubnetId))
+		subnets = append(subnets, ptr.Value(m.SubnetId))
 	}
 	zones, vpc, err := s.zones(ctx, subnets)
 	if err != nil {
@@ -38,7 +39,7 @@ func (s *Service) createLoadBalancer(ctx context.Context, in *api.CreateLoadBala
 	if err != nil {
 		return nil, err
 	}
-	doc := LoadBalancer{Name: name, Scheme: deref(in.Scheme), VPC: vpc, IPAddressType: deref(in.IpAddressType), Zones: zones,
+	doc := LoadBalancer{Name: name, Scheme: ptr.Value(in.Scheme), VPC: vpc, IPAddressType: ptr.Value(in.IpAddressType), Zones: zones,
 		SecurityGroups: in.SecurityGroups, Tags: tags, Created: s.deps.Clock.Now()}
 	if doc.Scheme == "" {
 		doc.Scheme = "internet-facing"
@@ -112,15 +113,15 @@ func (s *Service) zones(ctx context.Context, subnets []string) ([]Zone, string, 
 	var zones []Zone
 	vpc, seen := "", map[string]bool{}
 	for _, sn := range out.Subnets {
-		zone := deref(sn.AvailabilityZone)
+		zone := ptr.Value(sn.AvailabilityZone)
 		if seen[zone] {
 			return nil, "", awserr.New("InvalidConfigurationRequest", "A load balancer cannot be attached to multiple subnets in the same Availability Zone (%s)", zone)
 		}
-		if vpc != "" && vpc != deref(sn.VpcId) {
+		if vpc != "" && vpc != ptr.Value(sn.VpcId) {
 			return nil, "", awserr.New("InvalidConfigurationRequest", "All subnets must belong to the same VPC")
 		}
-		seen[zone], vpc = true, deref(sn.VpcId)
-		zones = append(zones, Zone{zone, deref(sn.SubnetId)})
+		seen[zone], vpc = true, ptr.Value(sn.VpcId)
+		zones = append(zones, Zone{zone, ptr.Value(sn.SubnetId)})
 	}
 	if len(zones) < 2 {
 		return nil, "", invalid("At least two subnets in two different Availability Zones must be specified")
@@ -192,7 +193,7 @@ func pick[T any](rows []*store.Row[T], arns, names []string, name func(*T) strin
 
 func (s *Service) deleteLoadBalancer(ctx context.Context, in *api.DeleteLoadBalancerInput) (*api.DeleteLoadBalancerOutput, error) {
 	return &api.DeleteLoadBalancerOutput{}, s.update(ctx, func(tx store.Tx, id caller.Identity) error {
-		row, err := getBalancer(tx, id, deref(in.LoadBalancerArn))
+		row, err := getBalancer(tx, id, ptr.Value(in.LoadBalancerArn))
 		if awserr.Is(err, "LoadBalancerNotFound") {
 			return nil // deleting twice is no error
 		}
@@ -218,11 +219,11 @@ func (s *Service) deleteLoadBalancer(ctx context.Context, in *api.DeleteLoadBala
 func (s *Service) modifyLoadBalancerAttributes(ctx context.Context, in *api.ModifyLoadBalancerAttributesInput) (*api.ModifyLoadBalancerAttributesOutput, error) {
 	var set []pair
 	for _, a := range in.Attributes {
-		set = append(set, pair{deref(a.Key), deref(a.Value)})
+		set = append(set, pair{ptr.Value(a.Key), ptr.Value(a.Value)})
 	}
 	out := &api.ModifyLoadBalancerAttributesOutput{}
 	err := s.update(ctx, func(tx store.Tx, id caller.Identity) error {
-		row, err := getBalancer(tx, id, deref(in.LoadBalancerArn))
+		row, err := getBalancer(tx, id, ptr.Value(in.LoadBalancerArn))
 		if err != nil {
 			return err
 		}
@@ -246,7 +247,7 @@ func balancerPairs(set map[string]string) []api.LoadBalancerAttribute {
 func (s *Service) describeLoadBalancerAttributes(ctx context.Context, in *api.DescribeLoadBalancerAttributesInput) (*api.DescribeLoadBalancerAttributesOutput, error) {
 	out := &api.DescribeLoadBalancerAttributesOutput{}
 	err := s.view(ctx, func(r store.Reader, id caller.Identity) error {
-		row, err := getBalancer(r, id, deref(in.LoadBalancerArn))
+		row, err := getBalancer(r, id, ptr.Value(in.LoadBalancerArn))
 		if err == nil {
 			out.Attributes = balancerPairs(row.Doc.Attributes)
 		}
@@ -258,7 +259,7 @@ func (s *Service) describeLoadBalancerAttributes(ctx context.Context, in *api.De
 // change saves what fn makes of a load balancer.
 func (s *Service) change(ctx context.Context, arn *string, fn func(*LoadBalancer)) error {
 	return s.update(ctx, func(tx store.Tx, id caller.Identity) error {
-		row, err := getBalancer(tx, id, deref(arn))
+		row, err := getBalancer(tx, id, ptr.Value(arn))
 		if err != nil {
 			return err
 		}
@@ -275,7 +276,7 @@ func (s *Service) setSecurityGroups(ctx context.Context, in *api.SetSecurityGrou
 func (s *Service) setSubnets(ctx context.Context, in *api.SetSubnetsInput) (*api.SetSubnetsOutput, error) {
 	subnets := in.Subnets
 	for _, m := range in.SubnetMappings {
-		subnets = append(subnets, deref(m.SubnetId))
+		subnets = append(subnets, ptr.Value(m.SubnetId))
 	}
 	zones, vpc, err := s.zones(ctx, subnets)
 	if err != nil {
@@ -291,7 +292,7 @@ func (s *Service) setSubnets(ctx context.Context, in *api.SetSubnetsInput) (*api
 }
 
 func (s *Service) setIPAddressType(ctx context.Context, in *api.SetIpAddressTypeInput) (*api.SetIpAddressTypeOutput, error) {
-	if t := deref(in.IpAddressType); t != "ipv4" {
+	if t := ptr.Value(in.IpAddressType); t != "ipv4" {
 		return nil, awserr.New("InvalidConfigurationRequest", "Slipway's load balancers have addresses of type 'ipv4' only, not '%s'", t)
 	}
 	return &api.SetIpAddressTypeOutput{IpAddressType: new("ipv4")}, s.change(ctx, in.LoadBalancerArn, func(b *LoadBalancer) { b.IPAddressType = "ipv4" })

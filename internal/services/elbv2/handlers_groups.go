@@ -6,6 +6,7 @@ import (
 	api "slipway/internal/api/elbv2"
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/caller"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -17,10 +18,10 @@ func or[T any](p *T, otherwise T) T {
 }
 
 func (s *Service) createTargetGroup(ctx context.Context, in *api.CreateTargetGroupInput) (*api.CreateTargetGroupOutput, error) {
-	if err := checkName("target group", deref(in.Name)); err != nil {
+	if err := checkName("target group", ptr.Value(in.Name)); err != nil {
 		return nil, err
 	}
-	doc := TargetGroup{Name: *in.Name, Protocol: deref(in.Protocol), ProtocolVersion: or(in.ProtocolVersion, "HTTP1"), Port: deref(in.Port), VPC: deref(in.VpcId), TargetType: or(in.TargetType, "instance")}
+	doc := TargetGroup{Name: *in.Name, Protocol: ptr.Value(in.Protocol), ProtocolVersion: or(in.ProtocolVersion, "HTTP1"), Port: ptr.Value(in.Port), VPC: ptr.Value(in.VpcId), TargetType: or(in.TargetType, "instance")}
 	switch {
 	case doc.TargetType != "instance" && doc.TargetType != "ip":
 		return nil, invalid("Slipway runs target groups of type instance and ip only, not '%s'", doc.TargetType)
@@ -140,7 +141,7 @@ func usedBy(rows []*store.Row[TargetGroup], used map[string][]string, balancer s
 func (s *Service) modifyTargetGroup(ctx context.Context, in *api.ModifyTargetGroupInput) (*api.ModifyTargetGroupOutput, error) {
 	out := &api.ModifyTargetGroupOutput{}
 	err := s.update(ctx, func(tx store.Tx, id caller.Identity) error {
-		row, err := getGroup(tx, id, deref(in.TargetGroupArn))
+		row, err := getGroup(tx, id, ptr.Value(in.TargetGroupArn))
 		if err != nil {
 			return err
 		}
@@ -168,7 +169,7 @@ func (s *Service) modifyTargetGroup(ctx context.Context, in *api.ModifyTargetGro
 
 func (s *Service) deleteTargetGroup(ctx context.Context, in *api.DeleteTargetGroupInput) (*api.DeleteTargetGroupOutput, error) {
 	return &api.DeleteTargetGroupOutput{}, s.update(ctx, func(tx store.Tx, id caller.Identity) error {
-		row, err := getGroup(tx, id, deref(in.TargetGroupArn))
+		row, err := getGroup(tx, id, ptr.Value(in.TargetGroupArn))
 		if awserr.Is(err, "TargetGroupNotFound") {
 			return nil // deleting twice is no error
 		}
@@ -206,7 +207,7 @@ func groupPairs(set map[string]string) []api.TargetGroupAttribute {
 func (s *Service) describeTargetGroupAttributes(ctx context.Context, in *api.DescribeTargetGroupAttributesInput) (*api.DescribeTargetGroupAttributesOutput, error) {
 	out := &api.DescribeTargetGroupAttributesOutput{}
 	err := s.view(ctx, func(r store.Reader, id caller.Identity) error {
-		row, err := getGroup(r, id, deref(in.TargetGroupArn))
+		row, err := getGroup(r, id, ptr.Value(in.TargetGroupArn))
 		if err == nil {
 			out.Attributes = groupPairs(row.Doc.Attributes)
 		}
@@ -218,11 +219,11 @@ func (s *Service) describeTargetGroupAttributes(ctx context.Context, in *api.Des
 func (s *Service) modifyTargetGroupAttributes(ctx context.Context, in *api.ModifyTargetGroupAttributesInput) (*api.ModifyTargetGroupAttributesOutput, error) {
 	var set []pair
 	for _, a := range in.Attributes {
-		set = append(set, pair{deref(a.Key), deref(a.Value)})
+		set = append(set, pair{ptr.Value(a.Key), ptr.Value(a.Value)})
 	}
 	out := &api.ModifyTargetGroupAttributesOutput{}
 	err := s.update(ctx, func(tx store.Tx, id caller.Identity) error {
-		row, err := getGroup(tx, id, deref(in.TargetGroupArn))
+		row, err := getGroup(tx, id, ptr.Value(in.TargetGroupArn))
 		if err != nil {
 			return err
 		}

@@ -7,6 +7,7 @@ import (
 	api "slipway/internal/api/elbv2"
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/caller"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -47,7 +48,7 @@ func checkGroups(r store.Reader, id caller.Identity, balancer string, actions []
 }
 
 func (s *Service) createListener(ctx context.Context, in *api.CreateListenerInput) (*api.CreateListenerOutput, error) {
-	doc := Listener{LoadBalancer: deref(in.LoadBalancerArn), Protocol: deref(in.Protocol), Port: deref(in.Port)}
+	doc := Listener{LoadBalancer: ptr.Value(in.LoadBalancerArn), Protocol: ptr.Value(in.Protocol), Port: ptr.Value(in.Port)}
 	if doc.Port < 1 || doc.Port > 65535 {
 		return nil, invalid("The listener port %d is not between 1 and 65535", doc.Port)
 	}
@@ -188,7 +189,7 @@ func (s *Service) describeListeners(ctx context.Context, in *api.DescribeListene
 func (s *Service) modifyListener(ctx context.Context, in *api.ModifyListenerInput) (*api.ModifyListenerOutput, error) {
 	var row *store.Row[Listener]
 	err := s.update(ctx, func(tx store.Tx, id caller.Identity) (err error) {
-		if row, err = getListener(tx, id, deref(in.ListenerArn)); err != nil {
+		if row, err = getListener(tx, id, ptr.Value(in.ListenerArn)); err != nil {
 			return err
 		}
 		l := &row.Doc
@@ -222,7 +223,7 @@ func (s *Service) modifyListener(ctx context.Context, in *api.ModifyListenerInpu
 
 func (s *Service) deleteListener(ctx context.Context, in *api.DeleteListenerInput) (*api.DeleteListenerOutput, error) {
 	return &api.DeleteListenerOutput{}, s.update(ctx, func(tx store.Tx, id caller.Identity) error {
-		row, err := getListener(tx, id, deref(in.ListenerArn))
+		row, err := getListener(tx, id, ptr.Value(in.ListenerArn))
 		if err != nil {
 			return err
 		}
@@ -241,7 +242,7 @@ func listenerPairs(set map[string]string) []api.ListenerAttribute {
 func (s *Service) describeListenerAttributes(ctx context.Context, in *api.DescribeListenerAttributesInput) (*api.DescribeListenerAttributesOutput, error) {
 	out := &api.DescribeListenerAttributesOutput{}
 	err := s.view(ctx, func(r store.Reader, id caller.Identity) error {
-		row, err := getListener(r, id, deref(in.ListenerArn))
+		row, err := getListener(r, id, ptr.Value(in.ListenerArn))
 		if err == nil {
 			out.Attributes = listenerPairs(row.Doc.Attributes)
 		}
@@ -253,11 +254,11 @@ func (s *Service) describeListenerAttributes(ctx context.Context, in *api.Descri
 func (s *Service) modifyListenerAttributes(ctx context.Context, in *api.ModifyListenerAttributesInput) (*api.ModifyListenerAttributesOutput, error) {
 	var set []pair
 	for _, a := range in.Attributes {
-		set = append(set, pair{deref(a.Key), deref(a.Value)})
+		set = append(set, pair{ptr.Value(a.Key), ptr.Value(a.Value)})
 	}
 	out := &api.ModifyListenerAttributesOutput{}
 	err := s.update(ctx, func(tx store.Tx, id caller.Identity) error {
-		row, err := getListener(tx, id, deref(in.ListenerArn))
+		row, err := getListener(tx, id, ptr.Value(in.ListenerArn))
 		if err != nil {
 			return err
 		}
@@ -273,7 +274,7 @@ func (s *Service) modifyListenerAttributes(ctx context.Context, in *api.ModifyLi
 func (s *Service) describeListenerCertificates(ctx context.Context, in *api.DescribeListenerCertificatesInput) (*api.DescribeListenerCertificatesOutput, error) {
 	out := &api.DescribeListenerCertificatesOutput{Certificates: []api.Certificate{}}
 	return out, s.view(ctx, func(r store.Reader, id caller.Identity) error {
-		_, err := getListener(r, id, deref(in.ListenerArn))
+		_, err := getListener(r, id, ptr.Value(in.ListenerArn))
 		return err
 	})
 }

@@ -9,6 +9,7 @@ import (
 	api "slipway/internal/api/elbv2"
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/caller"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -32,7 +33,7 @@ func (s *Service) createRule(ctx context.Context, in *api.CreateRuleInput) (*api
 	if len(in.Transforms) > 0 {
 		return nil, awserr.New("InvalidConfigurationRequest", "Slipway does not implement rule transforms yet")
 	}
-	doc := Rule{Listener: deref(in.ListenerArn), Priority: deref(in.Priority)}
+	doc := Rule{Listener: ptr.Value(in.ListenerArn), Priority: ptr.Value(in.Priority)}
 	if err := checkPriority(doc.Priority); err != nil {
 		return nil, err
 	}
@@ -124,7 +125,7 @@ func listenerOfDefault(r store.Reader, id caller.Identity, arn string) (*store.R
 		listener = listener[:i]
 	}
 	l, err := getListener(r, id, listener)
-	if err == nil && deref(defaultRule(l).RuleArn) != arn {
+	if err == nil && ptr.Value(defaultRule(l).RuleArn) != arn {
 		return nil, notFound("RuleNotFound", "Rule", arn)
 	}
 	return l, err
@@ -136,7 +137,7 @@ func (s *Service) modifyRule(ctx context.Context, in *api.ModifyRuleInput) (*api
 	}
 	var row *store.Row[Rule]
 	err := s.update(ctx, func(tx store.Tx, id caller.Identity) (err error) {
-		if row, err = s.rule(tx, id, deref(in.RuleArn)); err != nil {
+		if row, err = s.rule(tx, id, ptr.Value(in.RuleArn)); err != nil {
 			return err
 		}
 		l, err := getListener(tx, id, row.Doc.Listener)
@@ -177,7 +178,7 @@ func (s *Service) rule(r store.Reader, id caller.Identity, arn string) (*store.R
 
 func (s *Service) deleteRule(ctx context.Context, in *api.DeleteRuleInput) (*api.DeleteRuleOutput, error) {
 	return &api.DeleteRuleOutput{}, s.update(ctx, func(tx store.Tx, id caller.Identity) error {
-		row, err := s.rule(tx, id, deref(in.RuleArn))
+		row, err := s.rule(tx, id, ptr.Value(in.RuleArn))
 		if err != nil {
 			return err
 		}
@@ -190,10 +191,10 @@ func (s *Service) setRulePriorities(ctx context.Context, in *api.SetRulePrioriti
 	err := s.update(ctx, func(tx store.Tx, id caller.Identity) error {
 		touched := map[string]bool{}
 		for _, p := range in.RulePriorities {
-			if err := checkPriority(deref(p.Priority)); err != nil {
+			if err := checkPriority(ptr.Value(p.Priority)); err != nil {
 				return err
 			}
-			row, err := s.rule(tx, id, deref(p.RuleArn))
+			row, err := s.rule(tx, id, ptr.Value(p.RuleArn))
 			if err != nil {
 				return err
 			}

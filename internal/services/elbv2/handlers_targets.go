@@ -10,6 +10,7 @@ import (
 	api "slipway/internal/api/elbv2"
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/caller"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -20,7 +21,7 @@ func (s *Service) registerTargets(ctx context.Context, in *api.RegisterTargetsIn
 	id := caller.From(ctx)
 	var g *store.Row[TargetGroup]
 	err := s.view(ctx, func(r store.Reader, id caller.Identity) (err error) {
-		g, err = getGroup(r, id, deref(in.TargetGroupArn))
+		g, err = getGroup(r, id, ptr.Value(in.TargetGroupArn))
 		return err
 	})
 	if err != nil {
@@ -53,7 +54,7 @@ func (s *Service) registerTargets(ctx context.Context, in *api.RegisterTargetsIn
 
 // resolve finds the address of a target that is to be registered.
 func (s *Service) resolve(ctx context.Context, id caller.Identity, g *store.Row[TargetGroup], t api.TargetDescription) (Target, error) {
-	doc := Target{TargetGroup: g.ID, ID: deref(t.Id), Port: or(t.Port, g.Doc.Port), State: stateInitial, Reason: "Elb.RegistrationInProgress"}
+	doc := Target{TargetGroup: g.ID, ID: ptr.Value(t.Id), Port: or(t.Port, g.Doc.Port), State: stateInitial, Reason: "Elb.RegistrationInProgress"}
 	doc.Description = describe[doc.Reason]
 	if doc.Port < 1 || doc.Port > 65535 {
 		return doc, invalid("The port %d of target '%s' is not between 1 and 65535", doc.Port, doc.ID)
@@ -107,7 +108,7 @@ func register(tx store.Tx, id caller.Identity, doc Target) error {
 
 func (s *Service) deregisterTargets(ctx context.Context, in *api.DeregisterTargetsInput) (*api.DeregisterTargetsOutput, error) {
 	return &api.DeregisterTargetsOutput{}, s.update(ctx, func(tx store.Tx, id caller.Identity) error {
-		g, err := getGroup(tx, id, deref(in.TargetGroupArn))
+		g, err := getGroup(tx, id, ptr.Value(in.TargetGroupArn))
 		if err != nil {
 			return err
 		}
@@ -117,7 +118,7 @@ func (s *Service) deregisterTargets(ctx context.Context, in *api.DeregisterTarge
 		}
 		for _, t := range in.Targets {
 			for _, row := range rows {
-				if row.Doc.ID == deref(t.Id) && (t.Port == nil || *t.Port == row.Doc.Port) {
+				if row.Doc.ID == ptr.Value(t.Id) && (t.Port == nil || *t.Port == row.Doc.Port) {
 					if err := s.deregister(tx, row); err != nil {
 						return err
 					}
@@ -145,7 +146,7 @@ func (s *Service) deregister(tx store.Tx, row *store.Row[Target]) error {
 func (s *Service) describeTargetHealth(ctx context.Context, in *api.DescribeTargetHealthInput) (*api.DescribeTargetHealthOutput, error) {
 	out := &api.DescribeTargetHealthOutput{TargetHealthDescriptions: []api.TargetHealthDescription{}}
 	err := s.view(ctx, func(r store.Reader, id caller.Identity) error {
-		g, err := getGroup(r, id, deref(in.TargetGroupArn))
+		g, err := getGroup(r, id, ptr.Value(in.TargetGroupArn))
 		if err != nil {
 			return err
 		}
@@ -171,7 +172,7 @@ func (s *Service) describeTargetHealth(ctx context.Context, in *api.DescribeTarg
 // is not registered is no error.
 func healthOf(g *store.Row[TargetGroup], rows []*store.Row[Target], want api.TargetDescription) (out []api.TargetHealthDescription) {
 	for _, row := range rows {
-		if row.Doc.ID == deref(want.Id) && (want.Port == nil || *want.Port == row.Doc.Port) {
+		if row.Doc.ID == ptr.Value(want.Id) && (want.Port == nil || *want.Port == row.Doc.Port) {
 			out = append(out, showHealth(g, &row.Doc))
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/caller"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -22,12 +23,12 @@ func (s *Service) describeInstance(ctx context.Context, account, region, id stri
 	}
 	for _, res := range out.Reservations {
 		for _, i := range res.Instances {
-			inst := instance{ID: id, IP: deref(i.PrivateIpAddress), VPC: deref(i.VpcId)}
+			inst := instance{ID: id, IP: ptr.Value(i.PrivateIpAddress), VPC: ptr.Value(i.VpcId)}
 			if i.Placement != nil {
-				inst.Zone = deref(i.Placement.AvailabilityZone)
+				inst.Zone = ptr.Value(i.Placement.AvailabilityZone)
 			}
 			if i.State != nil {
-				inst.State = deref(i.State.Name)
+				inst.State = ptr.Value(i.State.Name)
 			}
 			return inst, nil
 		}

@@ -230,10 +230,3 @@ func tail(arn string) string {
 	_, rest, _ := strings.Cut(arn, "/")
 	return rest
 }
-
-func deref[T any](p *T) (v T) {
-	if p != nil {
-		v = *p
-	}
-	return v
-}

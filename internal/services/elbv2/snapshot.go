@@ -4,6 +4,7 @@ import (
 	"strconv"
 
 	api "slipway/internal/api/elbv2"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/lb"
 	"slipway/internal/store"
 )
@@ -22,24 +23,24 @@ func (s *Service) lbListener(b *store.Row[LoadBalancer], l *store.Row[Listener],
 func lbActions(in []api.Action) []lb.Action {
 	var out []lb.Action
 	for _, a := range in {
-		la := lb.Action{Type: deref(a.Type)}
+		la := lb.Action{Type: ptr.Value(a.Type)}
 		switch la.Type {
 		case "forward":
 			f := &lb.Forward{}
 			for _, g := range a.ForwardConfig.TargetGroups {
-				f.TargetGroups = append(f.TargetGroups, lb.WeightedGroup{ARN: deref(g.TargetGroupArn), Weight: int(deref(g.Weight))})
+				f.TargetGroups = append(f.TargetGroups, lb.WeightedGroup{ARN: ptr.Value(g.TargetGroupArn), Weight: int(ptr.Value(g.Weight))})
 			}
 			if st := a.ForwardConfig.TargetGroupStickinessConfig; st != nil {
-				f.StickinessEnabled, f.StickinessSeconds = deref(st.Enabled), int(deref(st.DurationSeconds))
+				f.StickinessEnabled, f.StickinessSeconds = ptr.Value(st.Enabled), int(ptr.Value(st.DurationSeconds))
 			}
 			la.Forward = f
 		case "redirect":
 			c := a.RedirectConfig
-			la.Redirect = &lb.Redirect{StatusCode: deref(c.StatusCode), Protocol: deref(c.Protocol), Host: deref(c.Host), Port: deref(c.Port), Path: deref(c.Path), Query: c.Query}
+			la.Redirect = &lb.Redirect{StatusCode: ptr.Value(c.StatusCode), Protocol: ptr.Value(c.Protocol), Host: ptr.Value(c.Host), Port: ptr.Value(c.Port), Path: ptr.Value(c.Path), Query: c.Query}
 		case "fixed-response":
 			c := a.FixedResponseConfig
-			code, _ := strconv.Atoi(deref(c.StatusCode)) // checked when the action was stored
-			la.FixedResponse = &lb.FixedResponse{StatusCode: code, ContentType: deref(c.ContentType), Body: deref(c.MessageBody)}
+			code, _ := strconv.Atoi(ptr.Value(c.StatusCode)) // checked when the action was stored
+			la.FixedResponse = &lb.FixedResponse{StatusCode: code, ContentType: ptr.Value(c.ContentType), Body: ptr.Value(c.MessageBody)}
 		}
 		out = append(out, la)
 	}
@@ -49,21 +50,21 @@ func lbActions(in []api.Action) []lb.Action {
 func lbConditions(in []api.RuleCondition) []lb.Condition {
 	var out []lb.Condition
 	for _, c := range in {
-		lc := lb.Condition{Field: deref(c.Field), Values: c.Values, RegexValues: c.RegexValues}
+		lc := lb.Condition{Field: ptr.Value(c.Field), Values: c.Values, RegexValues: c.RegexValues}
 		switch lc.Field {
 		case "host-header":
 			lc.Values, lc.RegexValues = c.HostHeaderConfig.Values, c.HostHeaderConfig.RegexValues
 		case "path-pattern":
 			lc.Values, lc.RegexValues = c.PathPatternConfig.Values, c.PathPatternConfig.RegexValues
 		case "http-header":
-			lc.HeaderName, lc.Values, lc.RegexValues = deref(c.HttpHeaderConfig.HttpHeaderName), c.HttpHeaderConfig.Values, c.HttpHeaderConfig.RegexValues
+			lc.HeaderName, lc.Values, lc.RegexValues = ptr.Value(c.HttpHeaderConfig.HttpHeaderName), c.HttpHeaderConfig.Values, c.HttpHeaderConfig.RegexValues
 		case "http-request-method":
 			lc.Values = c.HttpRequestMethodConfig.Values
 		case "source-ip":
 			lc.Values = c.SourceIpConfig.Values
 		case "query-string":
 			for _, q := range c.QueryStringConfig.Values {
-				lc.Query = append(lc.Query, lb.QueryString{Key: deref(q.Key), Value: deref(q.Value)})
+				lc.Query = append(lc.Query, lb.QueryString{Key: ptr.Value(q.Key), Value: ptr.Value(q.Value)})
 			}
 		}
 		out = append(out, lc)
@@ -129,7 +130,7 @@ func groupsOf(a api.Action) []string {
 	var out []string
 	if a.ForwardConfig != nil {
 		for _, g := range a.ForwardConfig.TargetGroups {
-			out = append(out, deref(g.TargetGroupArn))
+			out = append(out, ptr.Value(g.TargetGroupArn))
 		}
 	}
 	return out

@@ -8,6 +8,7 @@ import (
 
 	api "slipway/internal/api/elbv2"
 	"slipway/internal/aws/awserr"
+	"slipway/internal/aws/ptr"
 )
 
 var nameRule = regexp.MustCompile(`^[A-Za-z0-9](?:[A-Za-z0-9-]{0,30}[A-Za-z0-9])?$`)
@@ -48,7 +49,7 @@ func normalizeActions(in []api.Action) ([]api.Action, error) {
 			a.Order = new(int64(i + 1))
 		}
 		last := i == len(out)-1
-		switch deref(a.Type) {
+		switch ptr.Value(a.Type) {
 		case "forward":
 			if err := normalizeForward(a); err != nil {
 				return nil, err
@@ -65,7 +66,7 @@ func normalizeActions(in []api.Action) ([]api.Action, error) {
 		case "authenticate-oidc", "authenticate-cognito", "jwt-validation":
 			return nil, awserr.New("InvalidLoadBalancerAction", "Slipway does not implement the action type '%s' yet", *a.Type)
 		default:
-			return nil, invalid("The action type '%s' is not valid", deref(a.Type))
+			return nil, invalid("The action type '%s' is not valid", ptr.Value(a.Type))
 		}
 		if !last {
 			return nil, awserr.New("InvalidLoadBalancerAction", "Only one of forward, redirect and fixed-response is allowed, and it must be the last action")
@@ -77,7 +78,7 @@ func normalizeActions(in []api.Action) ([]api.Action, error) {
 func normalizeForward(a *api.Action) error {
 	f := a.ForwardConfig
 	if f == nil || len(f.TargetGroups) == 0 {
-		if deref(a.TargetGroupArn) == "" {
+		if ptr.Value(a.TargetGroupArn) == "" {
 			return invalid("A forward action needs 'TargetGroupArn' or 'ForwardConfig.TargetGroups'")
 		}
 		f = &api.ForwardActionConfig{TargetGroups: []api.TargetGroupTuple{{TargetGroupArn: a.TargetGroupArn, Weight: new(int64(1))}}}
@@ -95,11 +96,11 @@ func normalizeForward(a *api.Action) error {
 			g.Weight = new(int64(1))
 		}
 		if *g.Weight < 0 || *g.Weight > 999 {
-			return invalid("The weight %d of target group '%s' is not between 0 and 999", *g.Weight, deref(g.TargetGroupArn))
+			return invalid("The weight %d of target group '%s' is not between 0 and 999", *g.Weight, ptr.Value(g.TargetGroupArn))
 		}
 	}
 	if len(f.TargetGroups) == 1 {
-		if a.TargetGroupArn != nil && *a.TargetGroupArn != deref(f.TargetGroups[0].TargetGroupArn) {
+		if a.TargetGroupArn != nil && *a.TargetGroupArn != ptr.Value(f.TargetGroups[0].TargetGroupArn) {
 			return invalid("'TargetGroupArn' and 'ForwardConfig' name different target groups")
 		}
 		a.TargetGroupArn = f.TargetGroups[0].TargetGroupArn
@@ -109,7 +110,7 @@ func normalizeForward(a *api.Action) error {
 	if f.TargetGroupStickinessConfig == nil {
 		f.TargetGroupStickinessConfig = &api.TargetGroupStickinessConfig{Enabled: new(false)}
 	}
-	if st := f.TargetGroupStickinessConfig; deref(st.Enabled) && (deref(st.DurationSeconds) < 1 || deref(st.DurationSeconds) > 604800) {
+	if st := f.TargetGroupStickinessConfig; ptr.Value(st.Enabled) && (ptr.Value(st.DurationSeconds) < 1 || ptr.Value(st.DurationSeconds) > 604800) {
 		return invalid("'TargetGroupStickinessConfig.DurationSeconds' must be between 1 and 604800")
 	}
 	a.ForwardConfig = f
@@ -120,21 +121,21 @@ func checkRedirect(c *api.RedirectActionConfig) error {
 	if c == nil {
 		return invalid("A redirect action needs 'RedirectConfig'")
 	}
-	if code := deref(c.StatusCode); code != "HTTP_301" && code != "HTTP_302" {
+	if code := ptr.Value(c.StatusCode); code != "HTTP_301" && code != "HTTP_302" {
 		return invalid("'RedirectConfig.StatusCode' must be HTTP_301 or HTTP_302, not '%s'", code)
 	}
-	switch p := deref(c.Protocol); p {
+	switch p := ptr.Value(c.Protocol); p {
 	case "", "HTTP", "HTTPS", "#{protocol}":
 	default:
 		return invalid("'RedirectConfig.Protocol' must be HTTP, HTTPS or #{protocol}, not '%s'", p)
 	}
-	if p := deref(c.Port); p != "" && p != "#{port}" && !between(1, 65535)(p) {
+	if p := ptr.Value(c.Port); p != "" && p != "#{port}" && !between(1, 65535)(p) {
 		return invalid("'RedirectConfig.Port' must be 1 to 65535 or #{port}, not '%s'", p)
 	}
-	if p := deref(c.Path); p != "" && !strings.HasPrefix(p, "/") {
+	if p := ptr.Value(c.Path); p != "" && !strings.HasPrefix(p, "/") {
 		return invalid("'RedirectConfig.Path' must begin with '/'")
 	}
-	same := func(v *string, d string) bool { return deref(v) == "" || *v == d }
+	same := func(v *string, d string) bool { return ptr.Value(v) == "" || *v == d }
 	if same(c.Protocol, "#{protocol}") && same(c.Host, "#{host}") && same(c.Port, "#{port}") && same(c.Path, "/#{path}") {
 		return awserr.New("InvalidLoadBalancerAction", "The redirect must change the protocol, host, port or path, or it would loop")
 	}
@@ -159,14 +160,14 @@ func checkFixed(c *api.FixedResponseActionConfig) error {
 	if c == nil {
 		return invalid("A fixed-response action needs 'FixedResponseConfig'")
 	}
-	n, err := strconv.Atoi(deref(c.StatusCode))
+	n, err := strconv.Atoi(ptr.Value(c.StatusCode))
 	if err != nil || len(*c.StatusCode) != 3 || (n/100 != 2 && n/100 != 4 && n/100 != 5) {
-		return invalid("'FixedResponseConfig.StatusCode' must be 2XX, 4XX or 5XX, not '%s'", deref(c.StatusCode))
+		return invalid("'FixedResponseConfig.StatusCode' must be 2XX, 4XX or 5XX, not '%s'", ptr.Value(c.StatusCode))
 	}
-	if len(deref(c.MessageBody)) > 1024 {
+	if len(ptr.Value(c.MessageBody)) > 1024 {
 		return invalid("'FixedResponseConfig.MessageBody' has %d bytes, more than 1024", len(*c.MessageBody))
 	}
-	switch t := deref(c.ContentType); t {
+	switch t := ptr.Value(c.ContentType); t {
 	case "", "text/plain", "text/css", "text/html", "application/javascript", "application/json":
 		return nil
 	default:
@@ -184,7 +185,7 @@ func normalizeConditions(in []api.RuleCondition) ([]api.RuleCondition, error) {
 	seen, values := map[string]bool{}, 0
 	for i := range out {
 		c := &out[i]
-		field := deref(c.Field)
+		field := ptr.Value(c.Field)
 		if seen[field] && field != "http-header" && field != "query-string" {
 			return nil, invalid("A rule takes one '%s' condition only", field)
 		}
@@ -216,7 +217,7 @@ func normalizeCondition(c *api.RuleCondition, field string) (int, error) {
 		c.Values, c.RegexValues = c.PathPatternConfig.Values, c.PathPatternConfig.RegexValues
 		return check(field, c.Values, c.RegexValues)
 	case "http-header":
-		if c.HttpHeaderConfig == nil || deref(c.HttpHeaderConfig.HttpHeaderName) == "" {
+		if c.HttpHeaderConfig == nil || ptr.Value(c.HttpHeaderConfig.HttpHeaderName) == "" {
 			return 0, invalid("An http-header condition needs 'HttpHeaderConfig' with a header name")
 		}
 		if name := *c.HttpHeaderConfig.HttpHeaderName; len(name) > 40 || strings.EqualFold(name, "host") || !cookieTok.MatchString(name) || strings.Contains(name, "*") {
@@ -238,7 +239,7 @@ func normalizeCondition(c *api.RuleCondition, field string) (int, error) {
 			return 0, invalid("A query-string condition needs 'QueryStringConfig' with values")
 		}
 		for _, q := range c.QueryStringConfig.Values {
-			if deref(q.Value) == "" || len(*q.Value) > 128 || len(deref(q.Key)) > 128 {
+			if ptr.Value(q.Value) == "" || len(*q.Value) > 128 || len(ptr.Value(q.Key)) > 128 {
 				return 0, invalid("Each value of a query-string condition needs a 'Value' of 1 to 128 characters")
 			}
 		}

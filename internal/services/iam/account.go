@@ -7,6 +7,7 @@ import (
 	"slipway/internal/api/iam"
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -18,13 +19,13 @@ func (s *Service) registerAccount(m *dispatch.Mux) {
 		err := s.Store.Update(ctx, func(tx store.Tx) error {
 			row, err := aliases.Get(tx, account(ctx), "", "alias")
 			if errors.Is(err, store.ErrNotFound) {
-				_, err = aliases.Insert(tx, account(ctx), "", "alias", deref(in.AccountAlias), "Created", nil)
+				_, err = aliases.Insert(tx, account(ctx), "", "alias", ptr.Value(in.AccountAlias), "Created", nil)
 				return err
 			}
 			if err != nil {
 				return err
 			}
-			row.Doc = deref(in.AccountAlias)
+			row.Doc = ptr.Value(in.AccountAlias)
 			return aliases.Save(tx, row, "Changed", nil)
 		})
 		return &iam.CreateAccountAliasOutput{}, err
@@ -32,8 +33,8 @@ func (s *Service) registerAccount(m *dispatch.Mux) {
 	dispatch.Register(m, iam.OpDeleteAccountAlias, func(ctx context.Context, in *iam.DeleteAccountAliasInput) (*iam.DeleteAccountAliasOutput, error) {
 		return &iam.DeleteAccountAliasOutput{}, s.Store.Update(ctx, func(tx store.Tx) error {
 			row, err := aliases.Get(tx, account(ctx), "", "alias")
-			if errors.Is(err, store.ErrNotFound) || err == nil && row.Doc != deref(in.AccountAlias) {
-				return awserr.New("NoSuchEntity", "The account alias %s does not exist.", deref(in.AccountAlias)).WithStatus(404)
+			if errors.Is(err, store.ErrNotFound) || err == nil && row.Doc != ptr.Value(in.AccountAlias) {
+				return awserr.New("NoSuchEntity", "The account alias %s does not exist.", ptr.Value(in.AccountAlias)).WithStatus(404)
 			}
 			if err != nil {
 				return err

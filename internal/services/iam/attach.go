@@ -9,6 +9,7 @@ import (
 
 	"slipway/internal/api/iam"
 	"slipway/internal/aws/awserr"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -35,14 +36,14 @@ func (s *Service) putInline(ctx context.Context, c class, name, policyName, doc 
 		if e.Inline == nil {
 			e.Inline = map[string]string{}
 		}
-		e.Inline[deref(policyName)] = deref(doc)
+		e.Inline[ptr.Value(policyName)] = ptr.Value(doc)
 		return nil
 	})
 	return err
 }
 
 func noInline(c class, policyName *string) error {
-	return awserr.New("NoSuchEntity", "The %s policy with name %s cannot be found.", c.word, deref(policyName)).WithStatus(404)
+	return awserr.New("NoSuchEntity", "The %s policy with name %s cannot be found.", c.word, ptr.Value(policyName)).WithStatus(404)
 }
 
 func (s *Service) getInline(ctx context.Context, c class, name, policyName *string) (*entity, string, error) {
@@ -50,7 +51,7 @@ func (s *Service) getInline(ctx context.Context, c class, name, policyName *stri
 	if err != nil {
 		return nil, "", err
 	}
-	doc, ok := e.Inline[deref(policyName)]
+	doc, ok := e.Inline[ptr.Value(policyName)]
 	if !ok {
 		return nil, "", noInline(c, policyName)
 	}
@@ -59,10 +60,10 @@ func (s *Service) getInline(ctx context.Context, c class, name, policyName *stri
 
 func (s *Service) deleteInline(ctx context.Context, c class, name, policyName *string) error {
 	_, err := s.change(ctx, c, name, "PolicyDeleted", func(e *entity) error {
-		if _, ok := e.Inline[deref(policyName)]; !ok {
+		if _, ok := e.Inline[ptr.Value(policyName)]; !ok {
 			return noInline(c, policyName)
 		}
-		delete(e.Inline, deref(policyName))
+		delete(e.Inline, ptr.Value(policyName))
 		return nil
 	})
 	return err
@@ -88,9 +89,9 @@ func (s *Service) attach(ctx context.Context, c class, name, arn *string) error 
 
 func (s *Service) detach(ctx context.Context, c class, name, arn *string) error {
 	_, err := s.change(ctx, c, name, "PolicyDetached", func(e *entity) error {
-		i := slices.Index(e.Attached, deref(arn))
+		i := slices.Index(e.Attached, ptr.Value(arn))
 		if i < 0 {
-			return noPolicy(deref(arn))
+			return noPolicy(ptr.Value(arn))
 		}
 		e.Attached = slices.Delete(e.Attached, i, i+1)
 		return nil
@@ -98,7 +99,7 @@ func (s *Service) detach(ctx context.Context, c class, name, arn *string) error 
 	return err
 }
 
-func attachedARN(p iam.AttachedPolicy) string { return deref(p.PolicyArn) }
+func attachedARN(p iam.AttachedPolicy) string { return ptr.Value(p.PolicyArn) }
 
 func (s *Service) attached(ctx context.Context, c class, name, pathPrefix *string) ([]iam.AttachedPolicy, error) {
 	e, err := s.get(ctx, c, name)
@@ -108,7 +109,7 @@ func (s *Service) attached(ctx context.Context, c class, name, pathPrefix *strin
 	out := []iam.AttachedPolicy{}
 	for _, arn := range e.Attached {
 		path, name := splitPolicy(arn)
-		if strings.HasPrefix(path, deref(pathPrefix)) {
+		if strings.HasPrefix(path, ptr.Value(pathPrefix)) {
 			out = append(out, iam.AttachedPolicy{PolicyArn: &arn, PolicyName: &name})
 		}
 	}
@@ -123,7 +124,7 @@ func (s *Service) setBoundary(ctx context.Context, c class, name, arn *string) e
 		if arn == nil && e.Boundary == "" {
 			return awserr.New("NoSuchEntity", "No permissions boundary was found for %s %s.", c.word, e.Name).WithStatus(404)
 		}
-		e.Boundary = deref(arn)
+		e.Boundary = ptr.Value(arn)
 		return nil
 	})
 	return err

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"slipway/internal/aws/awserr"
+	"slipway/internal/aws/ptr"
 )
 
 func malformed(format string, args ...any) error {
@@ -29,7 +30,7 @@ func checkDocument(doc *string, trust bool) error {
 		Version, ID string
 		Statement   json.RawMessage
 	}
-	dec := json.NewDecoder(strings.NewReader(deref(doc)))
+	dec := json.NewDecoder(strings.NewReader(ptr.Value(doc)))
 	if err := dec.Decode(&p); err != nil {
 		if trust {
 			return malformed("This policy contains invalid Json")

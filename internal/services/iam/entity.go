@@ -10,6 +10,7 @@ import (
 	"slipway/internal/api/iam"
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/caller"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/keyring"
 	"slipway/internal/store"
 )
@@ -59,23 +60,6 @@ var (
 	profiles = class{entityTable("iam:instance-profile"), "Instance Profile", "instance-profile", "AIPA"}
 )
 
-func deref[T any](p *T) T {
-	if p == nil {
-		var zero T
-		return zero
-	}
-	return *p
-}
-
-// opt is nil for the zero value, which AWS leaves out.
-func opt[T comparable](v T) *T {
-	var zero T
-	if v == zero {
-		return nil
-	}
-	return &v
-}
-
 func account(ctx context.Context) string { return caller.From(ctx).Account }
 
 func (c class) title() string { return strings.ToUpper(c.word[:1]) + c.word[1:] }
@@ -97,7 +81,7 @@ func (c class) fail(err error, name string) error {
 
 // create adds an entity: names are unique whatever their case.
 func (s *Service) create(ctx context.Context, c class, path *string, e entity) (*store.Row[entity], error) {
-	e.Path = deref(path)
+	e.Path = ptr.Value(path)
 	if e.Path == "" {
 		e.Path = "/"
 	}
@@ -121,18 +105,18 @@ func (s *Service) create(ctx context.Context, c class, path *string, e entity) (
 
 // get reads an entity by name.
 func (s *Service) get(ctx context.Context, c class, name *string) (*entity, error) {
-	row, err := c.Find(ctx, s.Store, account(ctx), "", strings.ToLower(deref(name)))
+	row, err := c.Find(ctx, s.Store, account(ctx), "", strings.ToLower(ptr.Value(name)))
 	if err != nil {
-		return nil, c.fail(err, deref(name))
+		return nil, c.fail(err, ptr.Value(name))
 	}
 	return &row.Doc, nil
 }
 
 // change modifies an entity in a transaction of its own.
 func (s *Service) change(ctx context.Context, c class, name *string, event string, fn func(*entity) error) (*entity, error) {
-	row, err := c.Modify(ctx, s.Store, account(ctx), "", strings.ToLower(deref(name)), event, fn)
+	row, err := c.Modify(ctx, s.Store, account(ctx), "", strings.ToLower(ptr.Value(name)), event, fn)
 	if err != nil {
-		return nil, c.fail(err, deref(name))
+		return nil, c.fail(err, ptr.Value(name))
 	}
 	return &row.Doc, nil
 }
@@ -145,7 +129,7 @@ func (s *Service) list(ctx context.Context, c class, pathPrefix *string) ([]*ent
 	}
 	var out []*entity
 	for _, r := range rows {
-		if strings.HasPrefix(r.Doc.Path, deref(pathPrefix)) {
+		if strings.HasPrefix(r.Doc.Path, ptr.Value(pathPrefix)) {
 			out = append(out, &r.Doc)
 		}
 	}
@@ -175,7 +159,7 @@ func self(s string) string { return s }
 func checkTags(tags []iam.Tag) error {
 	seen := map[string]bool{}
 	for _, t := range tags {
-		k := strings.ToLower(deref(t.Key))
+		k := strings.ToLower(ptr.Value(t.Key))
 		if seen[k] {
 			return awserr.New("InvalidInput", "Duplicate tag keys found. Please note that Tag keys are case insensitive.")
 		}
@@ -194,10 +178,10 @@ func mergeTags(have, set []iam.Tag) ([]iam.Tag, error) {
 	}
 	var keys []string
 	for _, t := range set {
-		keys = append(keys, deref(t.Key))
+		keys = append(keys, ptr.Value(t.Key))
 	}
 	out := append(dropTags(have, keys), set...)
-	sort.Slice(out, func(i, j int) bool { return deref(out[i].Key) < deref(out[j].Key) })
+	sort.Slice(out, func(i, j int) bool { return ptr.Value(out[i].Key) < ptr.Value(out[j].Key) })
 	return out, checkTags(out)
 }
 
@@ -206,7 +190,7 @@ func dropTags(have []iam.Tag, keys []string) []iam.Tag {
 	for _, t := range have {
 		keep := true
 		for _, k := range keys {
-			keep = keep && !strings.EqualFold(k, deref(t.Key))
+			keep = keep && !strings.EqualFold(k, ptr.Value(t.Key))
 		}
 		if keep {
 			out = append(out, t)
@@ -215,7 +199,7 @@ func dropTags(have []iam.Tag, keys []string) []iam.Tag {
 	return out
 }
 
-func tagKey(t iam.Tag) string { return deref(t.Key) }
+func tagKey(t iam.Tag) string { return ptr.Value(t.Key) }
 
 // boundary is the wire form of a permissions boundary.
 func boundary(arn string) *iam.AttachedPermissionsBoundary {

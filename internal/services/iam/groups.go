@@ -8,6 +8,7 @@ import (
 	"slipway/internal/api/iam"
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -25,7 +26,7 @@ func (s *Service) members(ctx context.Context, group string) ([]*entity, error) 
 
 func (s *Service) registerGroups(m *dispatch.Mux) {
 	dispatch.Register(m, iam.OpCreateGroup, func(ctx context.Context, in *iam.CreateGroupInput) (*iam.CreateGroupOutput, error) {
-		row, err := s.create(ctx, groups, in.Path, entity{Name: deref(in.GroupName)})
+		row, err := s.create(ctx, groups, in.Path, entity{Name: ptr.Value(in.GroupName)})
 		if err != nil {
 			return nil, err
 		}
@@ -102,13 +103,13 @@ func (s *Service) registerGroups(m *dispatch.Mux) {
 func (s *Service) member(ctx context.Context, user, group *string, in bool) error {
 	acct := account(ctx)
 	return s.Store.Update(ctx, func(tx store.Tx) error {
-		g, err := groups.Get(tx, acct, "", strings.ToLower(deref(group)))
+		g, err := groups.Get(tx, acct, "", strings.ToLower(ptr.Value(group)))
 		if err != nil {
-			return groups.fail(err, deref(group))
+			return groups.fail(err, ptr.Value(group))
 		}
-		u, err := users.Get(tx, acct, "", strings.ToLower(deref(user)))
+		u, err := users.Get(tx, acct, "", strings.ToLower(ptr.Value(user)))
 		if err != nil {
-			return users.fail(err, deref(user))
+			return users.fail(err, ptr.Value(user))
 		}
 		if inGroup(&u.Doc, g.Doc.Name) == in {
 			return nil

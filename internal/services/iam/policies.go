@@ -14,6 +14,7 @@ import (
 	"slipway/internal/api/iam"
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/keyring"
 	"slipway/internal/store"
 )
@@ -72,7 +73,7 @@ func policyOut(p *policy, c counts, full bool) iam.Policy {
 		AttachmentCount: &c.attached, PermissionsBoundaryUsageCount: &c.boundary, IsAttachable: new(true),
 		CreateDate: &p.Created, UpdateDate: &p.Updated}
 	if full {
-		o.Description, o.Tags = opt(p.Description), p.Tags
+		o.Description, o.Tags = ptr.NonZero(p.Description), p.Tags
 	}
 	return o
 }
@@ -87,12 +88,12 @@ func builtIn(arn string) *policy {
 }
 
 func (s *Service) findPolicy(ctx context.Context, arn *string) (*policy, error) {
-	if awsManaged(deref(arn)) {
+	if awsManaged(ptr.Value(arn)) {
 		return builtIn(*arn), nil
 	}
-	row, err := policies.Find(ctx, s.Store, account(ctx), "", deref(arn))
+	row, err := policies.Find(ctx, s.Store, account(ctx), "", ptr.Value(arn))
 	if errors.Is(err, store.ErrNotFound) {
-		return nil, noPolicy(deref(arn))
+		return nil, noPolicy(ptr.Value(arn))
 	}
 	if err != nil {
 		return nil, err
@@ -101,12 +102,12 @@ func (s *Service) findPolicy(ctx context.Context, arn *string) (*policy, error) 
 }
 
 func (s *Service) changePolicy(ctx context.Context, arn *string, event string, fn func(*policy) error) error {
-	if awsManaged(deref(arn)) {
+	if awsManaged(ptr.Value(arn)) {
 		return awserr.New("AccessDenied", "The policy %s belongs to AWS and cannot be changed.", *arn).WithStatus(403)
 	}
-	_, err := policies.Modify(ctx, s.Store, account(ctx), "", deref(arn), event, fn)
+	_, err := policies.Modify(ctx, s.Store, account(ctx), "", ptr.Value(arn), event, fn)
 	if errors.Is(err, store.ErrNotFound) {
-		return noPolicy(deref(arn))
+		return noPolicy(ptr.Value(arn))
 	}
 	return err
 }
@@ -118,14 +119,14 @@ func (s *Service) createPolicy(ctx context.Context, in *iam.CreatePolicyInput) (
 	if err := checkTags(in.Tags); err != nil {
 		return nil, err
 	}
-	path := deref(in.Path)
+	path := ptr.Value(in.Path)
 	if path == "" {
 		path = "/"
 	}
 	acct, now := account(ctx), s.Clock.Now().Truncate(time.Second)
-	p := policy{Name: deref(in.PolicyName), Path: path, ID: keyring.NewID("ANPA", 17), Description: deref(in.Description),
-		ARN: "arn:aws:iam::" + acct + ":policy" + path + deref(in.PolicyName), Created: now, Updated: now, Tags: in.Tags,
-		Default: "v1", Next: 2, Versions: []policyVersion{{"v1", deref(in.PolicyDocument), now}}}
+	p := policy{Name: ptr.Value(in.PolicyName), Path: path, ID: keyring.NewID("ANPA", 17), Description: ptr.Value(in.Description),
+		ARN: "arn:aws:iam::" + acct + ":policy" + path + ptr.Value(in.PolicyName), Created: now, Updated: now, Tags: in.Tags,
+		Default: "v1", Next: 2, Versions: []policyVersion{{"v1", ptr.Value(in.PolicyDocument), now}}}
 	err := s.Store.Update(ctx, func(tx store.Tx) error {
 		_, err := policies.Insert(tx, acct, "", p.ARN, p, "Created", nil)
 		return err
@@ -140,7 +141,7 @@ func (s *Service) createPolicy(ctx context.Context, in *iam.CreatePolicyInput) (
 }
 
 func (s *Service) deletePolicy(ctx context.Context, in *iam.DeletePolicyInput) (*iam.DeletePolicyOutput, error) {
-	arn, acct := deref(in.PolicyArn), account(ctx)
+	arn, acct := ptr.Value(in.PolicyArn), account(ctx)
 	err := s.Store.Update(ctx, func(tx store.Tx) error {
 		row, err := policies.Get(tx, acct, "", arn)
 		if errors.Is(err, store.ErrNotFound) {
@@ -165,7 +166,7 @@ func (s *Service) deletePolicy(ctx context.Context, in *iam.DeletePolicyInput) (
 }
 
 func noVersion(p, v *string) error {
-	return awserr.New("NoSuchEntity", "Policy %s version %s does not exist or is not attachable.", deref(p), deref(v)).WithStatus(404)
+	return awserr.New("NoSuchEntity", "Policy %s version %s does not exist or is not attachable.", ptr.Value(p), ptr.Value(v)).WithStatus(404)
 }
 
 func versionOut(p *policy, v *policyVersion, doc bool) iam.PolicyVersion {
@@ -185,11 +186,11 @@ func (s *Service) createPolicyVersion(ctx context.Context, in *iam.CreatePolicyV
 		if len(p.Versions) >= 5 {
 			return awserr.New("LimitExceeded", "A managed policy can have up to 5 versions. Before you create a new version, you must delete an existing version.").WithStatus(409)
 		}
-		v := policyVersion{fmt.Sprintf("v%d", p.Next), deref(in.PolicyDocument), s.Clock.Now().Truncate(time.Second)}
+		v := policyVersion{fmt.Sprintf("v%d", p.Next), ptr.Value(in.PolicyDocument), s.Clock.Now().Truncate(time.Second)}
 		p.Next++
 		p.Versions = append(p.Versions, v)
 		p.Updated = v.Created
-		if deref(in.SetAsDefault) {
+		if ptr.Value(in.SetAsDefault) {
 			p.Default = v.ID
 		}
 		out = versionOut(p, &v, false)
@@ -202,14 +203,14 @@ func (s *Service) createPolicyVersion(ctx context.Context, in *iam.CreatePolicyV
 }
 
 func (s *Service) getPolicyVersion(ctx context.Context, in *iam.GetPolicyVersionInput) (*iam.GetPolicyVersionOutput, error) {
-	if awsManaged(deref(in.PolicyArn)) {
+	if awsManaged(ptr.Value(in.PolicyArn)) {
 		return nil, notKept(*in.PolicyArn)
 	}
 	p, err := s.findPolicy(ctx, in.PolicyArn)
 	if err != nil {
 		return nil, err
 	}
-	v := p.version(deref(in.VersionId))
+	v := p.version(ptr.Value(in.VersionId))
 	if v == nil {
 		return nil, noVersion(in.PolicyArn, in.VersionId)
 	}
@@ -247,12 +248,12 @@ func (s *Service) listPolicies(ctx context.Context, in *iam.ListPoliciesInput) (
 		return nil, err
 	}
 	var all []*policy
-	if deref(in.Scope) != "AWS" {
+	if ptr.Value(in.Scope) != "AWS" {
 		for _, r := range rows {
 			all = append(all, &r.Doc)
 		}
 	}
-	if deref(in.Scope) != "Local" { // those that are in use: there is no list of all of AWS's
+	if ptr.Value(in.Scope) != "Local" { // those that are in use: there is no list of all of AWS's
 		for arn := range uses {
 			if awsManaged(arn) {
 				all = append(all, builtIn(arn))
@@ -260,7 +261,7 @@ func (s *Service) listPolicies(ctx context.Context, in *iam.ListPoliciesInput) (
 		}
 	}
 	all = slices.DeleteFunc(all, func(p *policy) bool {
-		return !strings.HasPrefix(p.Path, deref(in.PathPrefix)) || deref(in.OnlyAttached) && uses[p.ARN].attached == 0
+		return !strings.HasPrefix(p.Path, ptr.Value(in.PathPrefix)) || ptr.Value(in.OnlyAttached) && uses[p.ARN].attached == 0
 	})
 	sort.Slice(all, func(i, j int) bool { return all[i].ARN < all[j].ARN })
 	out := &iam.ListPoliciesOutput{}
@@ -276,10 +277,10 @@ func (s *Service) listEntities(ctx context.Context, in *iam.ListEntitiesForPolic
 		return nil, err
 	}
 	out := &iam.ListEntitiesForPolicyOutput{IsTruncated: new(false)}
-	filter := deref(in.EntityFilter)
+	filter := ptr.Value(in.EntityFilter)
 	err := s.Store.View(ctx, func(r store.Reader) error {
 		return s.usage(r, account(ctx), func(h holder, arn string, boundary bool) {
-			if arn != *in.PolicyArn || boundary != (deref(in.PolicyUsageFilter) == "PermissionsBoundary") || !strings.HasPrefix(h.e.Path, deref(in.PathPrefix)) {
+			if arn != *in.PolicyArn || boundary != (ptr.Value(in.PolicyUsageFilter) == "PermissionsBoundary") || !strings.HasPrefix(h.e.Path, ptr.Value(in.PathPrefix)) {
 				return
 			}
 			switch c := h.class.title(); {
@@ -317,7 +318,7 @@ func (s *Service) registerPolicies(m *dispatch.Mux) {
 	})
 	dispatch.Register(m, iam.OpDeletePolicyVersion, func(ctx context.Context, in *iam.DeletePolicyVersionInput) (*iam.DeletePolicyVersionOutput, error) {
 		return &iam.DeletePolicyVersionOutput{}, s.changePolicy(ctx, in.PolicyArn, "VersionDeleted", func(p *policy) error {
-			if p.version(deref(in.VersionId)) == nil {
+			if p.version(ptr.Value(in.VersionId)) == nil {
 				return noVersion(in.PolicyArn, in.VersionId)
 			}
 			if p.Default == *in.VersionId {
@@ -329,7 +330,7 @@ func (s *Service) registerPolicies(m *dispatch.Mux) {
 	})
 	dispatch.Register(m, iam.OpSetDefaultPolicyVersion, func(ctx context.Context, in *iam.SetDefaultPolicyVersionInput) (*iam.SetDefaultPolicyVersionOutput, error) {
 		return &iam.SetDefaultPolicyVersionOutput{}, s.changePolicy(ctx, in.PolicyArn, "DefaultChanged", func(p *policy) error {
-			if p.version(deref(in.VersionId)) == nil {
+			if p.version(ptr.Value(in.VersionId)) == nil {
 				return noVersion(in.PolicyArn, in.VersionId)
 			}
 			p.Default, p.Updated = *in.VersionId, s.Clock.Now().Truncate(time.Second)

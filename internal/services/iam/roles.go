@@ -9,6 +9,7 @@ import (
 	"slipway/internal/api/iam"
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/keyring"
 	"slipway/internal/store"
 )
@@ -18,7 +19,7 @@ func escape(doc string) *string { return new(strings.ReplaceAll(url.QueryEscape(
 
 func roleOut(e *entity, full bool) iam.Role {
 	r := iam.Role{Path: &e.Path, RoleName: &e.Name, RoleId: &e.ID, Arn: &e.ARN, CreateDate: &e.Created,
-		AssumeRolePolicyDocument: escape(e.Trust), Description: opt(e.Description), MaxSessionDuration: &e.MaxSession}
+		AssumeRolePolicyDocument: escape(e.Trust), Description: ptr.NonZero(e.Description), MaxSessionDuration: &e.MaxSession}
 	if full {
 		r.PermissionsBoundary, r.Tags, r.RoleLastUsed = boundary(e.Boundary), e.Tags, &iam.RoleLastUsed{}
 	}
@@ -60,7 +61,7 @@ func (s *Service) registerRoles(m *dispatch.Mux) {
 	})
 	dispatch.Register(m, iam.OpUpdateRoleDescription, func(ctx context.Context, in *iam.UpdateRoleDescriptionInput) (*iam.UpdateRoleDescriptionOutput, error) {
 		e, err := s.change(ctx, roles, in.RoleName, "Updated", func(e *entity) error {
-			e.Description = deref(in.Description)
+			e.Description = ptr.Value(in.Description)
 			return nil
 		})
 		if err != nil {
@@ -73,7 +74,7 @@ func (s *Service) registerRoles(m *dispatch.Mux) {
 			return nil, err
 		}
 		_, err := s.change(ctx, roles, in.RoleName, "Updated", func(e *entity) error {
-			e.Trust = deref(in.PolicyDocument)
+			e.Trust = ptr.Value(in.PolicyDocument)
 			return nil
 		})
 		return &iam.UpdateAssumeRolePolicyOutput{}, err
@@ -119,8 +120,8 @@ func (s *Service) createRole(ctx context.Context, in *iam.CreateRoleInput) (*iam
 	if in.MaxSessionDuration != nil {
 		max = *in.MaxSessionDuration
 	}
-	row, err := s.create(ctx, roles, in.Path, entity{Name: deref(in.RoleName), Trust: deref(in.AssumeRolePolicyDocument),
-		Description: deref(in.Description), MaxSession: max, Tags: in.Tags, Boundary: deref(in.PermissionsBoundary)})
+	row, err := s.create(ctx, roles, in.Path, entity{Name: ptr.Value(in.RoleName), Trust: ptr.Value(in.AssumeRolePolicyDocument),
+		Description: ptr.Value(in.Description), MaxSession: max, Tags: in.Tags, Boundary: ptr.Value(in.PermissionsBoundary)})
 	if err != nil {
 		return nil, err
 	}
@@ -157,7 +158,7 @@ var serviceRoles = map[string]string{
 }
 
 func (s *Service) createServiceLinkedRole(ctx context.Context, in *iam.CreateServiceLinkedRoleInput) (*iam.CreateServiceLinkedRoleOutput, error) {
-	service := deref(in.AWSServiceName)
+	service := ptr.Value(in.AWSServiceName)
 	name, ok := serviceRoles[service]
 	if !ok {
 		return nil, awserr.New("InvalidInput", "Service role template for service %s is not known to Slipway.", service)
@@ -166,7 +167,7 @@ func (s *Service) createServiceLinkedRole(ctx context.Context, in *iam.CreateSer
 		name += "_" + *in.CustomSuffix
 	}
 	trust := `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Service":"` + service + `"},"Action":"sts:AssumeRole"}]}`
-	row, err := s.create(ctx, roles, new("/aws-service-role/"+service+"/"), entity{Name: name, Trust: trust, Description: deref(in.Description), MaxSession: 3600})
+	row, err := s.create(ctx, roles, new("/aws-service-role/"+service+"/"), entity{Name: name, Trust: trust, Description: ptr.Value(in.Description), MaxSession: 3600})
 	if awserr.Is(err, "EntityAlreadyExists") {
 		return nil, awserr.New("InvalidInput", "Service role name %s has been taken in this account, please try a different suffix.", name)
 	}
@@ -209,7 +210,7 @@ func (s *Service) profilesOut(ctx context.Context, es []*entity) (out []iam.Inst
 
 func (s *Service) registerProfiles(m *dispatch.Mux) {
 	dispatch.Register(m, iam.OpCreateInstanceProfile, func(ctx context.Context, in *iam.CreateInstanceProfileInput) (*iam.CreateInstanceProfileOutput, error) {
-		row, err := s.create(ctx, profiles, in.Path, entity{Name: deref(in.InstanceProfileName), Tags: in.Tags})
+		row, err := s.create(ctx, profiles, in.Path, entity{Name: ptr.Value(in.InstanceProfileName), Tags: in.Tags})
 		if err != nil {
 			return nil, err
 		}
@@ -250,7 +251,7 @@ func (s *Service) registerProfiles(m *dispatch.Mux) {
 		}
 		var with []*entity
 		for _, e := range all {
-			if strings.EqualFold(e.Role, deref(in.RoleName)) {
+			if strings.EqualFold(e.Role, ptr.Value(in.RoleName)) {
 				with = append(with, e)
 			}
 		}
@@ -270,8 +271,8 @@ func (s *Service) registerProfiles(m *dispatch.Mux) {
 	dispatch.Register(m, iam.OpAddRoleToInstanceProfile, s.addRole)
 	dispatch.Register(m, iam.OpRemoveRoleFromInstanceProfile, func(ctx context.Context, in *iam.RemoveRoleFromInstanceProfileInput) (*iam.RemoveRoleFromInstanceProfileOutput, error) {
 		_, err := s.change(ctx, profiles, in.InstanceProfileName, "RoleRemoved", func(e *entity) error {
-			if !strings.EqualFold(e.Role, deref(in.RoleName)) {
-				return roles.missing(deref(in.RoleName))
+			if !strings.EqualFold(e.Role, ptr.Value(in.RoleName)) {
+				return roles.missing(ptr.Value(in.RoleName))
 			}
 			e.Role = ""
 			return nil
@@ -298,13 +299,13 @@ func (s *Service) registerProfiles(m *dispatch.Mux) {
 func (s *Service) addRole(ctx context.Context, in *iam.AddRoleToInstanceProfileInput) (*iam.AddRoleToInstanceProfileOutput, error) {
 	acct := account(ctx)
 	err := s.Store.Update(ctx, func(tx store.Tx) error {
-		p, err := profiles.Get(tx, acct, "", strings.ToLower(deref(in.InstanceProfileName)))
+		p, err := profiles.Get(tx, acct, "", strings.ToLower(ptr.Value(in.InstanceProfileName)))
 		if err != nil {
-			return profiles.fail(err, deref(in.InstanceProfileName))
+			return profiles.fail(err, ptr.Value(in.InstanceProfileName))
 		}
-		r, err := roles.Get(tx, acct, "", strings.ToLower(deref(in.RoleName)))
+		r, err := roles.Get(tx, acct, "", strings.ToLower(ptr.Value(in.RoleName)))
 		if err != nil {
-			return roles.fail(err, deref(in.RoleName))
+			return roles.fail(err, ptr.Value(in.RoleName))
 		}
 		if p.Doc.Role != "" {
 			return awserr.New("LimitExceeded", "Cannot exceed quota for InstanceSessionsPerInstanceProfile: 1").WithStatus(409)

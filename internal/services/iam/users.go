@@ -13,6 +13,7 @@ import (
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/caller"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/keyring"
 	"slipway/internal/store"
 )
@@ -30,7 +31,7 @@ func (s *Service) registerUsers(m *dispatch.Mux) {
 		if err := s.attachable(ctx, in.PermissionsBoundary); err != nil {
 			return nil, err
 		}
-		row, err := s.create(ctx, users, in.Path, entity{Name: deref(in.UserName), Tags: in.Tags, Boundary: deref(in.PermissionsBoundary)})
+		row, err := s.create(ctx, users, in.Path, entity{Name: ptr.Value(in.UserName), Tags: in.Tags, Boundary: ptr.Value(in.PermissionsBoundary)})
 		if err != nil {
 			return nil, err
 		}
@@ -126,7 +127,7 @@ func conflict(what string) error {
 // remove deletes an entity that has no policies and passes check.
 func (s *Service) remove(ctx context.Context, c class, name *string, check func(store.Tx, *entity) error) error {
 	err := s.Store.Update(ctx, func(tx store.Tx) error {
-		row, err := c.Get(tx, account(ctx), "", strings.ToLower(deref(name)))
+		row, err := c.Get(tx, account(ctx), "", strings.ToLower(ptr.Value(name)))
 		if err != nil {
 			return err
 		}
@@ -143,7 +144,7 @@ func (s *Service) remove(ctx context.Context, c class, name *string, check func(
 		}
 		return c.Delete(tx, row, "Deleted", nil)
 	})
-	return c.fail(err, deref(name))
+	return c.fail(err, ptr.Value(name))
 }
 
 func (s *Service) tag(ctx context.Context, c class, name *string, tags []iam.Tag) error {
@@ -221,9 +222,9 @@ func (s *Service) changeKey(ctx context.Context, user, id *string, fn func(store
 		return err
 	}
 	return s.Store.Update(ctx, func(tx store.Tx) error {
-		row, err := accessKeys.Get(tx, "", "", deref(id))
+		row, err := accessKeys.Get(tx, "", "", ptr.Value(id))
 		if err != nil || row.Doc.Owner != account(ctx) || !strings.EqualFold(row.Doc.UserName, *name) {
-			return awserr.New("NoSuchEntity", "The Access Key with id %s cannot be found.", deref(id)).WithStatus(404).WithCause(err)
+			return awserr.New("NoSuchEntity", "The Access Key with id %s cannot be found.", ptr.Value(id)).WithStatus(404).WithCause(err)
 		}
 		return fn(tx, row)
 	})
@@ -231,7 +232,7 @@ func (s *Service) changeKey(ctx context.Context, user, id *string, fn func(store
 
 func (s *Service) updateAccessKey(ctx context.Context, in *iam.UpdateAccessKeyInput) (*iam.UpdateAccessKeyOutput, error) {
 	return &iam.UpdateAccessKeyOutput{}, s.changeKey(ctx, in.UserName, in.AccessKeyId, func(tx store.Tx, row *store.Row[keyRow]) error {
-		row.Doc.Active = deref(in.Status) == "Active"
+		row.Doc.Active = ptr.Value(in.Status) == "Active"
 		return accessKeys.Save(tx, row, "Updated", nil)
 	})
 }
@@ -258,15 +259,15 @@ func loginOut(e *entity) *iam.LoginProfile {
 
 func (s *Service) registerLogins(m *dispatch.Mux) {
 	none := func(name *string) error {
-		return awserr.New("NoSuchEntity", "Login Profile for User %s cannot be found.", deref(name)).WithStatus(404)
+		return awserr.New("NoSuchEntity", "Login Profile for User %s cannot be found.", ptr.Value(name)).WithStatus(404)
 	}
 	dispatch.Register(m, iam.OpCreateLoginProfile, func(ctx context.Context, in *iam.CreateLoginProfileInput) (*iam.CreateLoginProfileOutput, error) {
-		hash := hashPassword(deref(in.Password)) // slow: not within a transaction
+		hash := hashPassword(ptr.Value(in.Password)) // slow: not within a transaction
 		e, err := s.change(ctx, users, in.UserName, "LoginCreated", func(e *entity) error {
 			if e.Login != nil {
 				return awserr.New("EntityAlreadyExists", "Login Profile for user %s already exists.", e.Name).WithStatus(409)
 			}
-			e.Login = &login{Hash: hash, Created: s.Clock.Now(), Reset: deref(in.PasswordResetRequired)}
+			e.Login = &login{Hash: hash, Created: s.Clock.Now(), Reset: ptr.Value(in.PasswordResetRequired)}
 			return nil
 		})
 		if err != nil {

@@ -9,6 +9,7 @@ import (
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/caller"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/services/logs/insights"
 	"slipway/internal/store"
 )
@@ -28,7 +29,7 @@ func (s *Service) registerDefinitions(m *dispatch.Mux) {
 	dispatch.Register(m, logs.OpDeleteQueryDefinition, func(ctx context.Context, in *logs.DeleteQueryDefinitionInput) (*logs.DeleteQueryDefinitionOutput, error) {
 		id := caller.From(ctx)
 		err := s.Store.Update(ctx, func(tx store.Tx) error {
-			row, err := definitions.Get(tx, id.Account, id.Region, deref(in.QueryDefinitionId))
+			row, err := definitions.Get(tx, id.Account, id.Region, ptr.Value(in.QueryDefinitionId))
 			if errors.Is(err, store.ErrNotFound) {
 				return noDefinition()
 			}
@@ -46,18 +47,18 @@ func noDefinition() error {
 }
 
 func (s *Service) putDefinition(ctx context.Context, in *logs.PutQueryDefinitionInput) (*logs.PutQueryDefinitionOutput, error) {
-	if l := deref(in.QueryLanguage); l != "" && l != "CWLI" {
+	if l := ptr.Value(in.QueryLanguage); l != "" && l != "CWLI" {
 		return nil, awserr.New("NotImplemented", "Slipway does not implement queries in %s.", l).WithStatus(501)
 	}
 	if len(in.Parameters) > 0 {
 		return nil, awserr.New("NotImplemented", "Slipway does not implement parameters of saved queries.").WithStatus(501)
 	}
-	_, err := insights.Parse(deref(in.QueryString))
+	_, err := insights.Parse(ptr.Value(in.QueryString))
 	if nb := (*insights.NotBuilt)(nil); err != nil && !errors.As(err, &nb) {
 		return nil, invalid("queryString: %s", err)
 	}
 	id := caller.From(ctx)
-	d := definition{ID: deref(in.QueryDefinitionId), Name: deref(in.Name), Query: deref(in.QueryString), Groups: in.LogGroupNames, Modified: s.Clock.Now().UnixMilli()}
+	d := definition{ID: ptr.Value(in.QueryDefinitionId), Name: ptr.Value(in.Name), Query: ptr.Value(in.QueryString), Groups: in.LogGroupNames, Modified: s.Clock.Now().UnixMilli()}
 	err = s.Store.Update(ctx, func(tx store.Tx) error {
 		if d.ID == "" {
 			d.ID = newUUID()
@@ -91,7 +92,7 @@ func (s *Service) describeDefinitions(ctx context.Context, in *logs.DescribeQuer
 	limit, last := pageLimit(in.MaxResults, 1000), ""
 	for _, r := range rows {
 		d := &r.Doc
-		if !strings.HasPrefix(d.Name, deref(in.QueryDefinitionNamePrefix)) {
+		if !strings.HasPrefix(d.Name, ptr.Value(in.QueryDefinitionNamePrefix)) {
 			continue
 		}
 		if len(out.QueryDefinitions) == limit {

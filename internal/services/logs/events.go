@@ -12,6 +12,7 @@ import (
 
 	"slipway/internal/api/logs"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/clock"
 	"slipway/internal/services/logs/pattern"
 	"slipway/internal/services/logs/segment"
@@ -88,7 +89,7 @@ func (s *Service) accept(g *group, in []logs.InputLogEvent) ([]segment.Event, *l
 }
 
 func (s *Service) putEvents(ctx context.Context, in *logs.PutLogEventsInput) (*logs.PutLogEventsOutput, error) {
-	g, st, err := s.find(ctx, fromARN(deref(in.LogGroupName)), deref(in.LogStreamName))
+	g, st, err := s.find(ctx, fromARN(ptr.Value(in.LogGroupName)), ptr.Value(in.LogStreamName))
 	if err != nil {
 		return nil, err
 	}
@@ -169,11 +170,11 @@ func (s *Service) getEvents(ctx context.Context, in *logs.GetLogEventsInput) (*l
 	if err != nil {
 		return nil, err
 	}
-	g, st, err := s.find(ctx, name, deref(in.LogStreamName))
+	g, st, err := s.find(ctx, name, ptr.Value(in.LogStreamName))
 	if err != nil {
 		return nil, err
 	}
-	q := segment.Query{Streams: map[uint32]bool{st.Doc.Number: true}, From: deref(in.StartTime), To: math.MaxInt64, Backward: !deref(in.StartFromHead)}
+	q := segment.Query{Streams: map[uint32]bool{st.Doc.Number: true}, From: ptr.Value(in.StartTime), To: math.MaxInt64, Backward: !ptr.Value(in.StartFromHead)}
 	q.From = max(q.From, s.cutoff(&g.Doc))
 	if in.EndTime != nil {
 		q.To = *in.EndTime
@@ -284,11 +285,11 @@ func (s *Service) filterEvents(ctx context.Context, in *logs.FilterLogEventsInpu
 	if in.LogStreamNames != nil && in.LogStreamNamePrefix != nil {
 		return nil, invalid("logStreamNames and logStreamNamePrefix cannot be specified together.")
 	}
-	g, names, err := s.choose(ctx, name, in.LogStreamNames, deref(in.LogStreamNamePrefix))
+	g, names, err := s.choose(ctx, name, in.LogStreamNames, ptr.Value(in.LogStreamNamePrefix))
 	if err != nil {
 		return nil, err
 	}
-	q := segment.Query{Streams: map[uint32]bool{}, From: max(deref(in.StartTime), s.cutoff(&g.Doc)), To: math.MaxInt64}
+	q := segment.Query{Streams: map[uint32]bool{}, From: max(ptr.Value(in.StartTime), s.cutoff(&g.Doc)), To: math.MaxInt64}
 	for n := range names {
 		q.Streams[n] = true
 	}
@@ -323,7 +324,7 @@ func (s *Service) filterEvents(ctx context.Context, in *logs.FilterLogEventsInpu
 }
 
 func parsePattern(text *string) (*pattern.Pattern, error) {
-	p, err := pattern.Parse(deref(text))
+	p, err := pattern.Parse(ptr.Value(text))
 	if se := (*pattern.SyntaxError)(nil); errors.As(err, &se) {
 		return nil, invalid("Invalid filter pattern: %s", se)
 	}

@@ -16,6 +16,7 @@ import (
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/caller"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/services/logs/segment"
 	"slipway/internal/store"
 )
@@ -57,8 +58,8 @@ func (s *Service) registerExports(m *dispatch.Mux) {
 
 func (s *Service) createExport(ctx context.Context, in *logs.CreateExportTaskInput) (*logs.CreateExportTaskOutput, error) {
 	id := caller.From(ctx)
-	e := export{ID: newUUID(), Name: deref(in.TaskName), Group: deref(in.LogGroupName), StreamPrefix: deref(in.LogStreamNamePrefix), Bucket: deref(in.Destination),
-		Prefix: deref(in.DestinationPrefix), From: deref(in.From), To: deref(in.To), Created: s.Clock.Now().UnixMilli(), Status: "PENDING"}
+	e := export{ID: newUUID(), Name: ptr.Value(in.TaskName), Group: ptr.Value(in.LogGroupName), StreamPrefix: ptr.Value(in.LogStreamNamePrefix), Bucket: ptr.Value(in.Destination),
+		Prefix: ptr.Value(in.DestinationPrefix), From: ptr.Value(in.From), To: ptr.Value(in.To), Created: s.Clock.Now().UnixMilli(), Status: "PENDING"}
 	if e.Prefix == "" {
 		e.Prefix = "exportedlogs"
 	}
@@ -254,16 +255,16 @@ func (s *Service) describeExports(ctx context.Context, in *logs.DescribeExportTa
 			break
 		}
 		last = r.ID
-		out.ExportTasks = append(out.ExportTasks, logs.ExportTask{TaskId: &e.ID, TaskName: opt(e.Name), LogGroupName: &e.Group, From: &e.From, To: &e.To, Destination: &e.Bucket,
-			DestinationPrefix: &e.Prefix, Status: &logs.ExportTaskStatus{Code: &e.Status, Message: opt(e.Message)},
-			ExecutionInfo: &logs.ExportTaskExecutionInfo{CreationTime: &e.Created, CompletionTime: opt(e.Completed)}})
+		out.ExportTasks = append(out.ExportTasks, logs.ExportTask{TaskId: &e.ID, TaskName: ptr.NonZero(e.Name), LogGroupName: &e.Group, From: &e.From, To: &e.To, Destination: &e.Bucket,
+			DestinationPrefix: &e.Prefix, Status: &logs.ExportTaskStatus{Code: &e.Status, Message: ptr.NonZero(e.Message)},
+			ExecutionInfo: &logs.ExportTaskExecutionInfo{CreationTime: &e.Created, CompletionTime: ptr.NonZero(e.Completed)}})
 	}
 	return out, nil
 }
 
 func (s *Service) cancelExport(ctx context.Context, in *logs.CancelExportTaskInput) (*logs.CancelExportTaskOutput, error) {
 	id := caller.From(ctx)
-	_, err := exports.Modify(ctx, s.Store, id.Account, id.Region, deref(in.TaskId), "Cancelled", func(e *export) error {
+	_, err := exports.Modify(ctx, s.Store, id.Account, id.Region, ptr.Value(in.TaskId), "Cancelled", func(e *export) error {
 		if e.Status != "PENDING" && e.Status != "RUNNING" {
 			return awserr.New("InvalidOperationException", "The specified export task has already finished.")
 		}
@@ -278,7 +279,7 @@ func (s *Service) cancelExport(ctx context.Context, in *logs.CancelExportTaskInp
 	}
 	s.exporter.mu.Lock()
 	defer s.exporter.mu.Unlock()
-	if s.exporter.running == deref(in.TaskId) {
+	if s.exporter.running == ptr.Value(in.TaskId) {
 		s.exporter.cancel()
 	}
 	return &logs.CancelExportTaskOutput{}, nil

@@ -13,6 +13,7 @@ import (
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/caller"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/clock"
 	"slipway/internal/services/logs/segment"
 	"slipway/internal/store"
@@ -286,7 +287,7 @@ func (f *feed) put(ctx context.Context, k groupKey, ns string, data []cloudwatch
 		return err
 	}
 	if len(data) == 1 {
-		f.s.Log.Warn("logs: CloudWatch does not take a value", "group", k.name, "namespace", ns, "metric", deref(data[0].MetricName), "error", err)
+		f.s.Log.Warn("logs: CloudWatch does not take a value", "group", k.name, "namespace", ns, "metric", ptr.Value(data[0].MetricName), "error", err)
 		return nil
 	}
 	for i := range data {
@@ -355,7 +356,7 @@ func dimsText(dims map[string]string) string {
 func (a *accumulator) data() map[string][]cloudwatch.MetricDatum {
 	out := map[string][]cloudwatch.MetricDatum{}
 	for k, s := range a.series {
-		d := cloudwatch.MetricDatum{MetricName: new(k.metric), Timestamp: new(time.UnixMilli(k.period).UTC()), Unit: opt(k.unit), StorageResolution: new(k.resolution)}
+		d := cloudwatch.MetricDatum{MetricName: new(k.metric), Timestamp: new(time.UnixMilli(k.period).UTC()), Unit: ptr.NonZero(k.unit), StorageResolution: new(k.resolution)}
 		for n, v := range s.dims {
 			d.Dimensions = append(d.Dimensions, cloudwatch.Dimension{Name: new(n), Value: new(v)})
 		}

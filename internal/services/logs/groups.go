@@ -12,6 +12,7 @@ import (
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/caller"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -20,14 +21,14 @@ func (s *Service) registerGroups(m *dispatch.Mux) {
 	dispatch.Register(m, logs.OpDeleteLogGroup, s.deleteGroup)
 	dispatch.Register(m, logs.OpDescribeLogGroups, s.describeGroups)
 	dispatch.Register(m, logs.OpPutRetentionPolicy, func(ctx context.Context, in *logs.PutRetentionPolicyInput) (*logs.PutRetentionPolicyOutput, error) {
-		days := deref(in.RetentionInDays)
+		days := ptr.Value(in.RetentionInDays)
 		if !slices.Contains(retentions, days) {
 			return nil, invalid("Value '%d' at 'retentionInDays' failed to satisfy constraint: Member must satisfy enum value set: %v", days, retentions)
 		}
-		return &logs.PutRetentionPolicyOutput{}, s.changeGroup(ctx, deref(in.LogGroupName), func(g *group) error { g.Retention = days; return nil })
+		return &logs.PutRetentionPolicyOutput{}, s.changeGroup(ctx, ptr.Value(in.LogGroupName), func(g *group) error { g.Retention = days; return nil })
 	})
 	dispatch.Register(m, logs.OpDeleteRetentionPolicy, func(ctx context.Context, in *logs.DeleteRetentionPolicyInput) (*logs.DeleteRetentionPolicyOutput, error) {
-		return &logs.DeleteRetentionPolicyOutput{}, s.changeGroup(ctx, deref(in.LogGroupName), func(g *group) error { g.Retention = 0; return nil })
+		return &logs.DeleteRetentionPolicyOutput{}, s.changeGroup(ctx, ptr.Value(in.LogGroupName), func(g *group) error { g.Retention = 0; return nil })
 	})
 }
 
@@ -49,8 +50,8 @@ func (s *Service) changeGroup(ctx context.Context, name string, fn func(*group) 
 
 func (s *Service) createGroup(ctx context.Context, in *logs.CreateLogGroupInput) (*logs.CreateLogGroupOutput, error) {
 	id := caller.From(ctx)
-	g := group{Name: deref(in.LogGroupName), Dir: newDir(), Created: s.Clock.Now().UnixMilli(), Class: deref(in.LogGroupClass),
-		KMSKey: deref(in.KmsKeyId), Tags: in.Tags, Protected: deref(in.DeletionProtectionEnabled), NextStream: 1}
+	g := group{Name: ptr.Value(in.LogGroupName), Dir: newDir(), Created: s.Clock.Now().UnixMilli(), Class: ptr.Value(in.LogGroupClass),
+		KMSKey: ptr.Value(in.KmsKeyId), Tags: in.Tags, Protected: ptr.Value(in.DeletionProtectionEnabled), NextStream: 1}
 	if g.Class == "" {
 		g.Class = "STANDARD"
 	}
@@ -68,7 +69,7 @@ func (s *Service) deleteGroup(ctx context.Context, in *logs.DeleteLogGroupInput)
 	id := caller.From(ctx)
 	var dir string
 	err := s.Store.Update(ctx, func(tx store.Tx) error {
-		row, err := getGroup(ctx, tx, fromARN(deref(in.LogGroupName)))
+		row, err := getGroup(ctx, tx, fromARN(ptr.Value(in.LogGroupName)))
 		if err != nil {
 			return err
 		}
@@ -113,7 +114,7 @@ func (s *Service) describeGroups(ctx context.Context, in *logs.DescribeLogGroups
 		return nil, err
 	}
 	id := caller.From(ctx)
-	rows, err := groups.Select(ctx, s.Store, store.Query{Account: id.Account, Region: id.Region, Prefix: deref(in.LogGroupNamePrefix), After: after})
+	rows, err := groups.Select(ctx, s.Store, store.Query{Account: id.Account, Region: id.Region, Prefix: ptr.Value(in.LogGroupNamePrefix), After: after})
 	if err != nil {
 		return nil, err
 	}
@@ -121,7 +122,7 @@ func (s *Service) describeGroups(ctx context.Context, in *logs.DescribeLogGroups
 	limit := pageLimit(in.Limit, 50)
 	for _, r := range rows {
 		g := &r.Doc
-		if !strings.Contains(strings.ToLower(g.Name), strings.ToLower(deref(in.LogGroupNamePattern))) || in.LogGroupClass != nil && g.Class != *in.LogGroupClass {
+		if !strings.Contains(strings.ToLower(g.Name), strings.ToLower(ptr.Value(in.LogGroupNamePattern))) || in.LogGroupClass != nil && g.Class != *in.LogGroupClass {
 			continue
 		}
 		if in.LogGroupIdentifiers != nil && !slices.ContainsFunc(in.LogGroupIdentifiers, func(i string) bool { return fromARN(i) == g.Name }) {
@@ -136,8 +137,8 @@ func (s *Service) describeGroups(ctx context.Context, in *logs.DescribeLogGroups
 			return nil, err
 		}
 		arn := groupARN(id, g.Name)
-		out.LogGroups = append(out.LogGroups, logs.LogGroup{LogGroupName: &g.Name, CreationTime: &g.Created, RetentionInDays: opt(g.Retention), MetricFilterCount: new(int64(0)),
-			Arn: new(arn + ":*"), LogGroupArn: &arn, StoredBytes: new(l.Bytes()), KmsKeyId: opt(g.KMSKey), LogGroupClass: &g.Class, DeletionProtectionEnabled: &g.Protected})
+		out.LogGroups = append(out.LogGroups, logs.LogGroup{LogGroupName: &g.Name, CreationTime: &g.Created, RetentionInDays: ptr.NonZero(g.Retention), MetricFilterCount: new(int64(0)),
+			Arn: new(arn + ":*"), LogGroupArn: &arn, StoredBytes: new(l.Bytes()), KmsKeyId: ptr.NonZero(g.KMSKey), LogGroupClass: &g.Class, DeletionProtectionEnabled: &g.Protected})
 	}
 	return out, nil
 }
@@ -174,23 +175,23 @@ func (s *Service) registerTags(m *dispatch.Mux) {
 		return row.Doc.Tags, nil
 	}
 	dispatch.Register(m, logs.OpTagResource, func(ctx context.Context, in *logs.TagResourceInput) (*logs.TagResourceOutput, error) {
-		return &logs.TagResourceOutput{}, set(ctx, fromARN(deref(in.ResourceArn)), in.Tags)
+		return &logs.TagResourceOutput{}, set(ctx, fromARN(ptr.Value(in.ResourceArn)), in.Tags)
 	})
 	dispatch.Register(m, logs.OpUntagResource, func(ctx context.Context, in *logs.UntagResourceInput) (*logs.UntagResourceOutput, error) {
-		return &logs.UntagResourceOutput{}, unset(ctx, fromARN(deref(in.ResourceArn)), in.TagKeys)
+		return &logs.UntagResourceOutput{}, unset(ctx, fromARN(ptr.Value(in.ResourceArn)), in.TagKeys)
 	})
 	dispatch.Register(m, logs.OpListTagsForResource, func(ctx context.Context, in *logs.ListTagsForResourceInput) (*logs.ListTagsForResourceOutput, error) {
-		tags, err := get(ctx, fromARN(deref(in.ResourceArn)))
+		tags, err := get(ctx, fromARN(ptr.Value(in.ResourceArn)))
 		return &logs.ListTagsForResourceOutput{Tags: tags}, err
 	})
 	dispatch.Register(m, logs.OpTagLogGroup, func(ctx context.Context, in *logs.TagLogGroupInput) (*logs.TagLogGroupOutput, error) {
-		return &logs.TagLogGroupOutput{}, set(ctx, deref(in.LogGroupName), in.Tags)
+		return &logs.TagLogGroupOutput{}, set(ctx, ptr.Value(in.LogGroupName), in.Tags)
 	})
 	dispatch.Register(m, logs.OpUntagLogGroup, func(ctx context.Context, in *logs.UntagLogGroupInput) (*logs.UntagLogGroupOutput, error) {
-		return &logs.UntagLogGroupOutput{}, unset(ctx, deref(in.LogGroupName), in.Tags)
+		return &logs.UntagLogGroupOutput{}, unset(ctx, ptr.Value(in.LogGroupName), in.Tags)
 	})
 	dispatch.Register(m, logs.OpListTagsLogGroup, func(ctx context.Context, in *logs.ListTagsLogGroupInput) (*logs.ListTagsLogGroupOutput, error) {
-		tags, err := get(ctx, deref(in.LogGroupName))
+		tags, err := get(ctx, ptr.Value(in.LogGroupName))
 		return &logs.ListTagsLogGroupOutput{Tags: tags}, err
 	})
 }
@@ -200,10 +201,10 @@ func (s *Service) registerStreams(m *dispatch.Mux) {
 	dispatch.Register(m, logs.OpDescribeLogStreams, s.describeStreams)
 	dispatch.Register(m, logs.OpDeleteLogStream, func(ctx context.Context, in *logs.DeleteLogStreamInput) (*logs.DeleteLogStreamOutput, error) {
 		return &logs.DeleteLogStreamOutput{}, s.Store.Update(ctx, func(tx store.Tx) error {
-			if _, err := getGroup(ctx, tx, deref(in.LogGroupName)); err != nil {
+			if _, err := getGroup(ctx, tx, ptr.Value(in.LogGroupName)); err != nil {
 				return err
 			}
-			row, err := getStream(ctx, tx, deref(in.LogGroupName), deref(in.LogStreamName))
+			row, err := getStream(ctx, tx, ptr.Value(in.LogGroupName), ptr.Value(in.LogStreamName))
 			if err != nil {
 				return err
 			}
@@ -215,11 +216,11 @@ func (s *Service) registerStreams(m *dispatch.Mux) {
 func (s *Service) createStream(ctx context.Context, in *logs.CreateLogStreamInput) (*logs.CreateLogStreamOutput, error) {
 	id := caller.From(ctx)
 	err := s.Store.Update(ctx, func(tx store.Tx) error {
-		g, err := getGroup(ctx, tx, deref(in.LogGroupName))
+		g, err := getGroup(ctx, tx, ptr.Value(in.LogGroupName))
 		if err != nil {
 			return err
 		}
-		st := stream{Group: g.Doc.Name, Name: deref(in.LogStreamName), Number: g.Doc.NextStream, Created: s.Clock.Now().UnixMilli()}
+		st := stream{Group: g.Doc.Name, Name: ptr.Value(in.LogStreamName), Number: g.Doc.NextStream, Created: s.Clock.Now().UnixMilli()}
 		if _, err = streams.Insert(tx, id.Account, id.Region, streamID(st.Group, st.Name), st, "Created", nil); err != nil {
 			return err
 		}
@@ -237,7 +238,7 @@ func (s *Service) describeStreams(ctx context.Context, in *logs.DescribeLogStrea
 	if err != nil {
 		return nil, err
 	}
-	byTime := deref(in.OrderBy) == "LastEventTime"
+	byTime := ptr.Value(in.OrderBy) == "LastEventTime"
 	if byTime && in.LogStreamNamePrefix != nil {
 		return nil, invalid("Cannot order by LastEventTime with a logStreamNamePrefix.")
 	}
@@ -253,7 +254,7 @@ func (s *Service) describeStreams(ctx context.Context, in *logs.DescribeLogStrea
 	if err != nil {
 		return nil, err
 	}
-	rows, err := streams.Select(ctx, s.Store, store.Query{Account: g.Account, Region: g.Region, Parent: name, Prefix: streamID(name, deref(in.LogStreamNamePrefix))})
+	rows, err := streams.Select(ctx, s.Store, store.Query{Account: g.Account, Region: g.Region, Parent: name, Prefix: streamID(name, ptr.Value(in.LogStreamNamePrefix))})
 	if err != nil {
 		return nil, err
 	}
@@ -269,9 +270,11 @@ func (s *Service) describeStreams(ctx context.Context, in *logs.DescribeLogStrea
 		all = append(all, o)
 	}
 	if byTime {
-		sort.SliceStable(all, func(i, j int) bool { return deref(all[i].LastEventTimestamp) < deref(all[j].LastEventTimestamp) })
+		sort.SliceStable(all, func(i, j int) bool {
+			return ptr.Value(all[i].LastEventTimestamp) < ptr.Value(all[j].LastEventTimestamp)
+		})
 	}
-	if deref(in.Descending) {
+	if ptr.Value(in.Descending) {
 		slices.Reverse(all)
 	}
 	out := &logs.DescribeLogStreamsOutput{LogStreams: all}

@@ -8,6 +8,7 @@ import (
 
 	"slipway/internal/api/logs"
 	"slipway/internal/aws/awserr"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/services/logs/segment"
 	"slipway/internal/store"
 )
@@ -90,7 +91,7 @@ func pointer(group string, r *segment.Record) string {
 }
 
 func (s *Service) getRecord(ctx context.Context, in *logs.GetLogRecordInput) (*logs.GetLogRecordOutput, error) {
-	b, err := base64.RawURLEncoding.DecodeString(deref(in.LogRecordPointer))
+	b, err := base64.RawURLEncoding.DecodeString(ptr.Value(in.LogRecordPointer))
 	name, at, ok := strings.Cut(string(b), "\x00")
 	pos, ok2 := parsePos(at)
 	if err != nil || !ok || !ok2 {

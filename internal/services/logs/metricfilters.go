@@ -11,6 +11,7 @@ import (
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/caller"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/services/logs/pattern"
 	"slipway/internal/store"
 )
@@ -51,11 +52,11 @@ func (s *Service) registerMetricFilters(m *dispatch.Mux) {
 	dispatch.Register(m, logs.OpDescribeMetricFilters, s.describeMetricFilters)
 	dispatch.Register(m, logs.OpDeleteMetricFilter, func(ctx context.Context, in *logs.DeleteMetricFilterInput) (*logs.DeleteMetricFilterOutput, error) {
 		return &logs.DeleteMetricFilterOutput{}, s.Store.Update(ctx, func(tx store.Tx) error {
-			g, err := getGroup(ctx, tx, deref(in.LogGroupName))
+			g, err := getGroup(ctx, tx, ptr.Value(in.LogGroupName))
 			if err != nil {
 				return err
 			}
-			row, err := metricFilters.Get(tx, g.Account, g.Region, streamID(g.Doc.Name, deref(in.FilterName)))
+			row, err := metricFilters.Get(tx, g.Account, g.Region, streamID(g.Doc.Name, ptr.Value(in.FilterName)))
 			if errors.Is(err, store.ErrNotFound) {
 				return awserr.New("ResourceNotFoundException", "The specified metric filter does not exist.")
 			}
@@ -81,15 +82,15 @@ func (s *Service) registerMetricFilters(m *dispatch.Mux) {
 }
 
 func (s *Service) putMetricFilter(ctx context.Context, in *logs.PutMetricFilterInput) (*logs.PutMetricFilterOutput, error) {
-	if deref(in.ApplyOnTransformedLogs) || in.FieldSelectionCriteria != nil || in.EmitSystemFieldDimensions != nil {
+	if ptr.Value(in.ApplyOnTransformedLogs) || in.FieldSelectionCriteria != nil || in.EmitSystemFieldDimensions != nil {
 		return nil, awserr.New("NotImplemented", "Slipway does not implement applyOnTransformedLogs, fieldSelectionCriteria and emitSystemFieldDimensions of PutMetricFilter.").WithStatus(501)
 	}
 	if len(in.MetricTransformations) != 1 {
 		return nil, invalid("metricTransformations must have exactly one member.")
 	}
 	t := &in.MetricTransformations[0]
-	f := metricFilter{Group: deref(in.LogGroupName), Name: deref(in.FilterName), Pattern: deref(in.FilterPattern), Created: s.Clock.Now().UnixMilli(),
-		Metric: deref(t.MetricName), Namespace: deref(t.MetricNamespace), Value: deref(t.MetricValue), Unit: deref(t.Unit), Default: t.DefaultValue, Dimensions: t.Dimensions}
+	f := metricFilter{Group: ptr.Value(in.LogGroupName), Name: ptr.Value(in.FilterName), Pattern: ptr.Value(in.FilterPattern), Created: s.Clock.Now().UnixMilli(),
+		Metric: ptr.Value(t.MetricName), Namespace: ptr.Value(t.MetricNamespace), Value: ptr.Value(t.MetricValue), Unit: ptr.Value(t.Unit), Default: t.DefaultValue, Dimensions: t.Dimensions}
 	if _, err := f.compile(); err != nil {
 		return nil, err
 	}
@@ -258,7 +259,7 @@ func (s *Service) describeMetricFilters(ctx context.Context, in *logs.DescribeMe
 			return nil, err
 		}
 		q.Parent = *in.LogGroupName
-		q.Prefix = streamID(*in.LogGroupName, deref(in.FilterNamePrefix))
+		q.Prefix = streamID(*in.LogGroupName, ptr.Value(in.FilterNamePrefix))
 	}
 	rows, err := metricFilters.Select(ctx, s.Store, q)
 	if err != nil {
@@ -269,7 +270,7 @@ func (s *Service) describeMetricFilters(ctx context.Context, in *logs.DescribeMe
 	last := ""
 	for _, r := range rows {
 		f := &r.Doc
-		if !strings.HasPrefix(f.Name, deref(in.FilterNamePrefix)) || in.MetricName != nil && (f.Metric != *in.MetricName || f.Namespace != *in.MetricNamespace) {
+		if !strings.HasPrefix(f.Name, ptr.Value(in.FilterNamePrefix)) || in.MetricName != nil && (f.Metric != *in.MetricName || f.Namespace != *in.MetricNamespace) {
 			continue
 		}
 		if len(out.MetricFilters) == limit {
@@ -280,7 +281,7 @@ func (s *Service) describeMetricFilters(ctx context.Context, in *logs.DescribeMe
 		out.MetricFilters = append(out.MetricFilters, logs.MetricFilter{FilterName: &f.Name, FilterPattern: &f.Pattern, CreationTime: &f.Created, LogGroupName: &f.Group,
 			ApplyOnTransformedLogs: new(false),
 			MetricTransformations: []logs.MetricTransformation{{MetricName: &f.Metric, MetricNamespace: &f.Namespace, MetricValue: &f.Value,
-				DefaultValue: f.Default, Dimensions: f.Dimensions, Unit: opt(f.Unit)}}})
+				DefaultValue: f.Default, Dimensions: f.Dimensions, Unit: ptr.NonZero(f.Unit)}}})
 	}
 	return out, nil
 }

@@ -39,23 +39,6 @@ var (
 // streamID: neither name can contain a colon.
 func streamID(group, stream string) string { return group + ":" + stream }
 
-func deref[T any](p *T) T {
-	if p == nil {
-		var zero T
-		return zero
-	}
-	return *p
-}
-
-// opt is nil for the zero value.
-func opt[T comparable](v T) *T {
-	var zero T
-	if v == zero {
-		return nil
-	}
-	return &v
-}
-
 func groupARN(id caller.Identity, name string) string {
 	return "arn:aws:logs:" + id.Region + ":" + id.Account + ":log-group:" + name
 }

@@ -14,6 +14,7 @@ import (
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/caller"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/clock"
 	"slipway/internal/services/logs/insights"
 	"slipway/internal/services/logs/segment"
@@ -114,7 +115,7 @@ func queryGroups(in *logs.StartQueryInput) ([]string, error) {
 }
 
 func (s *Service) startQuery(ctx context.Context, in *logs.StartQueryInput) (*logs.StartQueryOutput, error) {
-	if l := deref(in.QueryLanguage); l != "" && l != "CWLI" {
+	if l := ptr.Value(in.QueryLanguage); l != "" && l != "CWLI" {
 		return nil, awserr.New("NotImplemented", "Slipway does not implement queries in %s.", l).WithStatus(501)
 	}
 	names, err := queryGroups(in)
@@ -124,7 +125,7 @@ func (s *Service) startQuery(ctx context.Context, in *logs.StartQueryInput) (*lo
 	if *in.EndTime < *in.StartTime {
 		return nil, invalid("End time should not be less than start time.")
 	}
-	parsed, err := insights.Parse(deref(in.QueryString))
+	parsed, err := insights.Parse(ptr.Value(in.QueryString))
 	var nb *insights.NotBuilt
 	switch {
 	case errors.As(err, &nb):
@@ -141,7 +142,7 @@ func (s *Service) startQuery(ctx context.Context, in *logs.StartQueryInput) (*lo
 		}
 		rows = append(rows, g)
 	}
-	q := &query{id: newUUID(), account: id.Account, region: id.Region, text: deref(in.QueryString), groups: names,
+	q := &query{id: newUUID(), account: id.Account, region: id.Region, text: ptr.Value(in.QueryString), groups: names,
 		created: s.Clock.Now().UnixMilli(), status: "Scheduled", finished: make(chan struct{})}
 	var qctx context.Context
 	qctx, q.cancel = context.WithTimeout(s.queries.base, queryTimeout)
@@ -149,7 +150,7 @@ func (s *Service) startQuery(ctx context.Context, in *logs.StartQueryInput) (*lo
 		q.cancel()
 		return nil, err
 	}
-	run := parsed.Start(int(deref(in.Limit)))
+	run := parsed.Start(int(ptr.Value(in.Limit)))
 	s.queries.wg.Go(func() {
 		defer q.cancel()
 		s.runQuery(qctx, q, rows, parsed, run, *in.StartTime*1000, *in.EndTime*1000+1000)
@@ -275,7 +276,7 @@ func noQuery() error {
 }
 
 func (s *Service) queryResults(ctx context.Context, in *logs.GetQueryResultsInput) (*logs.GetQueryResultsOutput, error) {
-	q := s.queries.find(caller.From(ctx), deref(in.QueryId))
+	q := s.queries.find(caller.From(ctx), ptr.Value(in.QueryId))
 	if q == nil {
 		return nil, noQuery()
 	}
@@ -295,7 +296,7 @@ func (s *Service) queryResults(ctx context.Context, in *logs.GetQueryResultsInpu
 }
 
 func (s *Service) stopQuery(ctx context.Context, in *logs.StopQueryInput) (*logs.StopQueryOutput, error) {
-	q := s.queries.find(caller.From(ctx), deref(in.QueryId))
+	q := s.queries.find(caller.From(ctx), ptr.Value(in.QueryId))
 	if q == nil {
 		return nil, noQuery()
 	}
@@ -330,7 +331,7 @@ func (s *Service) describeQueries(ctx context.Context, in *logs.DescribeQueriesI
 	last := ""
 	for _, q := range list {
 		q.mu.Lock()
-		status, took, bytes := q.status, q.took, deref(q.stats.BytesScanned)
+		status, took, bytes := q.status, q.took, ptr.Value(q.stats.BytesScanned)
 		q.mu.Unlock()
 		if q.account != id.Account || q.region != id.Region || in.Status != nil && status != *in.Status || in.LogGroupName != nil && !slices.Contains(q.groups, *in.LogGroupName) {
 			continue

@@ -6,6 +6,7 @@ import (
 	"slipway/internal/api/logs"
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 )
 
 // registerSubscriptions serves subscription filters as far as there is
@@ -17,17 +18,17 @@ func (s *Service) registerSubscriptions(m *dispatch.Mux) {
 		if _, err := parsePattern(in.FilterPattern); err != nil {
 			return nil, err
 		}
-		if _, err := s.findGroup(ctx, deref(in.LogGroupName)); err != nil {
+		if _, err := s.findGroup(ctx, ptr.Value(in.LogGroupName)); err != nil {
 			return nil, err
 		}
-		return nil, invalid("Could not deliver a test message to the destination %s: Slipway has no Kinesis streams, Firehose streams, Lambda functions or OpenSearch domains.", deref(in.DestinationArn))
+		return nil, invalid("Could not deliver a test message to the destination %s: Slipway has no Kinesis streams, Firehose streams, Lambda functions or OpenSearch domains.", ptr.Value(in.DestinationArn))
 	})
 	dispatch.Register(m, logs.OpDescribeSubscriptionFilters, func(ctx context.Context, in *logs.DescribeSubscriptionFiltersInput) (*logs.DescribeSubscriptionFiltersOutput, error) {
-		_, err := s.findGroup(ctx, deref(in.LogGroupName))
+		_, err := s.findGroup(ctx, ptr.Value(in.LogGroupName))
 		return &logs.DescribeSubscriptionFiltersOutput{SubscriptionFilters: []logs.SubscriptionFilter{}}, err
 	})
 	dispatch.Register(m, logs.OpDeleteSubscriptionFilter, func(ctx context.Context, in *logs.DeleteSubscriptionFilterInput) (*logs.DeleteSubscriptionFilterOutput, error) {
-		if _, err := s.findGroup(ctx, deref(in.LogGroupName)); err != nil {
+		if _, err := s.findGroup(ctx, ptr.Value(in.LogGroupName)); err != nil {
 			return nil, err
 		}
 		return nil, awserr.New("ResourceNotFoundException", "The specified subscription filter does not exist.")

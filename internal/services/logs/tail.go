@@ -11,6 +11,7 @@ import (
 	"slipway/internal/api/logs"
 	"slipway/internal/aws/caller"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/clock"
 	"slipway/internal/services/logs/pattern"
 	"slipway/internal/services/logs/segment"
@@ -118,7 +119,7 @@ func (s *Service) startTail(ctx context.Context, in *logs.StartLiveTailInput) (*
 		x.groups[groupKey{g.Account, g.Region, g.ID}] = id.Account + ":" + g.Doc.Name
 	}
 	start := &logs.LiveTailSessionStart{RequestId: new(newUUID()), SessionId: new(newUUID()), LogGroupIdentifiers: in.LogGroupIdentifiers,
-		LogStreamNames: in.LogStreamNames, LogStreamNamePrefixes: in.LogStreamNamePrefixes, LogEventFilterPattern: new(deref(in.LogEventFilterPattern))}
+		LogStreamNames: in.LogStreamNames, LogStreamNamePrefixes: in.LogStreamNamePrefixes, LogEventFilterPattern: new(ptr.Value(in.LogEventFilterPattern))}
 	return &logs.StartLiveTailOutput{ResponseStream: func(ctx context.Context, send func(*logs.StartLiveTailResponseStream) error) error {
 		return s.streamTail(ctx, x, start, send)
 	}}, nil

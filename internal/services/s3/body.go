@@ -13,6 +13,7 @@ import (
 
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/payload"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/blob"
 )
 
@@ -43,7 +44,7 @@ func (s *Service) keep(ctx context.Context, body io.Reader, contentMD5, algorith
 			hashes[a] = payload.NewHash(a)
 		}
 	}
-	if a := strings.ToUpper(deref(algorithm)); a != "" && hashes[a] == nil {
+	if a := strings.ToUpper(ptr.Value(algorithm)); a != "" && hashes[a] == nil {
 		h := payload.NewHash(a)
 		if h == nil {
 			return nil, awserr.New("InvalidRequest", "Checksum algorithm provided is unsupported. Please try again with any of the valid types: [CRC32, CRC32C, CRC64NVME, SHA1, SHA256]").WithStatus(400)

@@ -13,6 +13,7 @@ import (
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/caller"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -49,7 +50,7 @@ func (s *Service) registerBuckets(m *dispatch.Mux) {
 		if err != nil {
 			return nil, err
 		}
-		return &s3.GetBucketVersioningOutput{Status: opt(b.Doc.Versioning)}, nil
+		return &s3.GetBucketVersioningOutput{Status: ptr.NonZero(b.Doc.Versioning)}, nil
 	})
 	dispatch.Register(m, s3.OpPutBucketVersioning, func(ctx context.Context, in *s3.PutBucketVersioningInput) (*s3.PutBucketVersioningOutput, error) {
 		if in.VersioningConfiguration == nil || in.VersioningConfiguration.Status == nil {
@@ -84,7 +85,7 @@ func (s *Service) changeBucket(ctx context.Context, name, owner *string, fn func
 }
 
 func (s *Service) createBucket(ctx context.Context, in *s3.CreateBucketInput) (*s3.CreateBucketOutput, error) {
-	id, name := caller.From(ctx), deref(in.Bucket)
+	id, name := caller.From(ctx), ptr.Value(in.Bucket)
 	if err := checkBucketName(name); err != nil {
 		return nil, err
 	}
@@ -114,7 +115,7 @@ func (s *Service) createBucket(ctx context.Context, in *s3.CreateBucketInput) (*
 	if in.ObjectOwnership != nil {
 		b.set("ownershipControls", &s3.OwnershipControls{Rules: []s3.OwnershipControlsRule{{ObjectOwnership: in.ObjectOwnership}}})
 	}
-	if deref(in.ObjectLockEnabledForBucket) {
+	if ptr.Value(in.ObjectLockEnabledForBucket) {
 		b.Versioning = "Enabled"
 		b.set("object-lock", &s3.ObjectLockConfiguration{ObjectLockEnabled: new("Enabled")})
 	}
@@ -175,7 +176,7 @@ func (s *Service) deleteBucket(ctx context.Context, in *s3.DeleteBucketInput) (*
 
 func (s *Service) listBuckets(ctx context.Context, in *s3.ListBucketsInput) (*s3.ListBucketsOutput, error) {
 	id := caller.From(ctx)
-	rows, err := buckets.Select(ctx, s.Store, store.Query{Parent: id.Account, Prefix: deref(in.Prefix), After: deref(in.ContinuationToken)})
+	rows, err := buckets.Select(ctx, s.Store, store.Query{Parent: id.Account, Prefix: ptr.Value(in.Prefix), After: ptr.Value(in.ContinuationToken)})
 	if err != nil {
 		return nil, err
 	}
@@ -203,7 +204,7 @@ func (s *Service) listBuckets(ctx context.Context, in *s3.ListBucketsInput) (*s3
 func tagMap(tags []s3.Tag) (map[string]string, error) {
 	out := map[string]string{}
 	for _, t := range tags {
-		k, v := deref(t.Key), deref(t.Value)
+		k, v := ptr.Value(t.Key), ptr.Value(t.Value)
 		if _, twice := out[k]; twice {
 			return nil, awserr.New("InvalidTag", "Cannot provide multiple Tags with the same key").WithStatus(400).WithField("TagKey", k)
 		}

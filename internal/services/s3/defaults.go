@@ -8,6 +8,7 @@ import (
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/caller"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 )
 
 // registerDefaults serves the settings that every bucket has, or that are no
@@ -58,7 +59,7 @@ const noPolicy = "The bucket policy does not exist"
 func (s *Service) registerPolicy(m *dispatch.Mux) {
 	dispatch.Register(m, s3.OpPutBucketPolicy, func(ctx context.Context, in *s3.PutBucketPolicyInput) (*s3.PutBucketPolicyOutput, error) {
 		var doc struct{ Statement json.RawMessage }
-		if err := json.Unmarshal([]byte(deref(in.Policy)), &doc); err != nil || doc.Statement == nil {
+		if err := json.Unmarshal([]byte(ptr.Value(in.Policy)), &doc); err != nil || doc.Statement == nil {
 			return nil, awserr.New("MalformedPolicy", "Policies must be valid JSON and the first byte must be '{'").WithStatus(400)
 		}
 		return &s3.PutBucketPolicyOutput{}, putSetting(ctx, s, in.Bucket, in.ExpectedBucketOwner, "policy", in.Policy)
@@ -90,14 +91,14 @@ func fullControl(account string) []s3.Grant {
 // checkACL accepts what leaves an object with its owner: buckets enforce
 // ownership by default, and then AWS refuses every other ACL.
 func checkACL(acl *string, policy *s3.AccessControlPolicy, account string) error {
-	switch deref(acl) {
+	switch ptr.Value(acl) {
 	case "", "private", "bucket-owner-full-control", "bucket-owner-read":
 	default:
 		return awserr.New("AccessControlListNotSupported", "The bucket does not allow ACLs").WithStatus(400)
 	}
 	if policy != nil {
 		for _, g := range policy.Grants {
-			if g.Grantee == nil || deref(g.Grantee.ID) != *owner(account).ID {
+			if g.Grantee == nil || ptr.Value(g.Grantee.ID) != *owner(account).ID {
 				return awserr.New("AccessControlListNotSupported", "The bucket does not allow ACLs").WithStatus(400)
 			}
 		}

@@ -10,6 +10,7 @@ import (
 
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/caller"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/blob"
 	"slipway/internal/store"
 )
@@ -89,12 +90,12 @@ func (s *Service) bucket(ctx context.Context, name, owner *string) (*store.Row[b
 }
 
 func bucketIn(ctx context.Context, r store.Reader, name, owner *string) (*store.Row[bucket], error) {
-	row, err := buckets.Get(r, "", "", deref(name))
+	row, err := buckets.Get(r, "", "", ptr.Value(name))
 	if errors.Is(err, store.ErrNotFound) {
-		if err := checkBucketName(deref(name)); err != nil {
+		if err := checkBucketName(ptr.Value(name)); err != nil {
 			return nil, err
 		}
-		return nil, noBucket(deref(name))
+		return nil, noBucket(ptr.Value(name))
 	}
 	if err != nil {
 		return nil, err

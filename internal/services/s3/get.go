@@ -11,6 +11,7 @@ import (
 	"slipway/internal/api/s3"
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 )
 
 // markerError adds what a client is told of a delete marker that hides a key.
@@ -181,7 +182,7 @@ func (s *Service) getObject(ctx context.Context, in *s3.GetObjectInput) (*s3.Get
 	}
 	out := &s3.GetObjectOutput{Body: body, AcceptRanges: new("bytes"), LastModified: &v.Modified, ContentLength: &sp.n, ETag: v.quoted(),
 		VersionId: shown(b, v), ContentRange: sp.content, PartsCount: sp.parts, ServerSideEncryption: new("AES256"), Metadata: v.Meta,
-		StorageClass: opt(v.Class), TagCount: opt(int64(len(v.Tags))), WebsiteRedirectLocation: opt(v.Headers.Redirect),
+		StorageClass: ptr.NonZero(v.Class), TagCount: ptr.NonZero(int64(len(v.Tags))), WebsiteRedirectLocation: ptr.NonZero(v.Headers.Redirect),
 		CacheControl: override(in.ResponseCacheControl, v.Headers.Cache), ContentDisposition: override(in.ResponseContentDisposition, v.Headers.Disposition),
 		ContentEncoding: override(in.ResponseContentEncoding, v.Headers.Encoding), ContentLanguage: override(in.ResponseContentLanguage, v.Headers.Language),
 		ContentType: override(in.ResponseContentType, v.Headers.mediaType()), Expires: override(httpTime(in.ResponseExpires), v.Headers.Expires)}
@@ -204,7 +205,7 @@ func override(asked *string, stored string) *string {
 	if asked != nil {
 		return asked
 	}
-	return opt(stored)
+	return ptr.NonZero(stored)
 }
 
 // mediaType is what AWS says of objects that were put without one.
@@ -218,7 +219,7 @@ func (h headers) mediaType() string {
 // shownSums are the checksums to send: those of the whole object, where they
 // were asked for and the whole is sent.
 func (v *version) shownSums(mode *string, sp span) map[string]string {
-	if deref(mode) != "ENABLED" || sp.content != nil || v.ChecksumType == "" {
+	if ptr.Value(mode) != "ENABLED" || sp.content != nil || v.ChecksumType == "" {
 		return nil
 	}
 	return v.Checksums
@@ -226,7 +227,7 @@ func (v *version) shownSums(mode *string, sp span) map[string]string {
 
 // read finds what GET and HEAD send.
 func (s *Service) read(ctx context.Context, bucket, key, id, owner, rng *string, partNumber *int64, c conditions) (*bucket, *version, span, error) {
-	if err := checkKey(deref(key)); err != nil {
+	if err := checkKey(ptr.Value(key)); err != nil {
 		return nil, nil, span{}, err
 	}
 	b, v, err := s.find(ctx, bucket, key, id, owner)
@@ -251,7 +252,7 @@ func (s *Service) headObject(ctx context.Context, in *s3.HeadObjectInput) (*s3.H
 	}
 	out := &s3.HeadObjectOutput{AcceptRanges: new("bytes"), LastModified: &v.Modified, ContentLength: &sp.n, ETag: v.quoted(),
 		VersionId: shown(b, v), ContentRange: sp.content, PartsCount: sp.parts, ServerSideEncryption: new("AES256"), Metadata: v.Meta,
-		StorageClass: opt(v.Class), TagCount: opt(int64(len(v.Tags))), WebsiteRedirectLocation: opt(v.Headers.Redirect),
+		StorageClass: ptr.NonZero(v.Class), TagCount: ptr.NonZero(int64(len(v.Tags))), WebsiteRedirectLocation: ptr.NonZero(v.Headers.Redirect),
 		CacheControl: override(in.ResponseCacheControl, v.Headers.Cache), ContentDisposition: override(in.ResponseContentDisposition, v.Headers.Disposition),
 		ContentEncoding: override(in.ResponseContentEncoding, v.Headers.Encoding), ContentLanguage: override(in.ResponseContentLanguage, v.Headers.Language),
 		ContentType: override(in.ResponseContentType, v.Headers.mediaType()), Expires: override(httpTime(in.ResponseExpires), v.Headers.Expires)}
@@ -284,7 +285,7 @@ func (s *Service) getAttributes(ctx context.Context, in *s3.GetObjectAttributesI
 			}
 		case "ObjectParts":
 			if len(v.Parts) > 0 {
-				out.ObjectParts = v.attributeParts(deref(in.PartNumberMarker), in.MaxParts)
+				out.ObjectParts = v.attributeParts(ptr.Value(in.PartNumberMarker), in.MaxParts)
 			}
 		default:
 			return nil, invalidArgument("object-attributes", a, "Invalid attribute name specified.")

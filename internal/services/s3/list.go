@@ -8,6 +8,7 @@ import (
 
 	"slipway/internal/api/s3"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -92,7 +93,7 @@ func walk(r store.Reader, w walkSpec, key func(*version) (took int, err error), 
 
 // encoder writes keys as encoding-type=url has them.
 func encoder(encoding *string) (func(string) *string, error) {
-	switch deref(encoding) {
+	switch ptr.Value(encoding) {
 	case "":
 		return func(s string) *string { return &s }, nil
 	case "url":
@@ -114,7 +115,7 @@ func pageSize(n *int64, name string) (int, error) {
 }
 
 func object(v *version, enc func(string) *string) s3.Object {
-	o := s3.Object{Key: enc(v.Key), LastModified: &v.Modified, ETag: v.quoted(), Size: &v.Size, StorageClass: v.class(), ChecksumType: opt(v.ChecksumType)}
+	o := s3.Object{Key: enc(v.Key), LastModified: &v.Modified, ETag: v.quoted(), Size: &v.Size, StorageClass: v.class(), ChecksumType: ptr.NonZero(v.ChecksumType)}
 	for a := range v.Checksums {
 		o.ChecksumAlgorithm = append(o.ChecksumAlgorithm, a)
 	}
@@ -130,7 +131,7 @@ func (s *Service) listV2(ctx context.Context, in *s3.ListObjectsV2Input) (*s3.Li
 	if err != nil {
 		return nil, err
 	}
-	after := deref(in.StartAfter)
+	after := ptr.Value(in.StartAfter)
 	if in.ContinuationToken != nil {
 		b, err := base64.URLEncoding.DecodeString(*in.ContinuationToken)
 		if err != nil || len(b) == 0 {
@@ -138,7 +139,7 @@ func (s *Service) listV2(ctx context.Context, in *s3.ListObjectsV2Input) (*s3.Li
 		}
 		after = string(b)
 	}
-	out := &s3.ListObjectsV2Output{Name: in.Bucket, Prefix: enc(deref(in.Prefix)), Delimiter: in.Delimiter, MaxKeys: new(int64(max)),
+	out := &s3.ListObjectsV2Output{Name: in.Bucket, Prefix: enc(ptr.Value(in.Prefix)), Delimiter: in.Delimiter, MaxKeys: new(int64(max)),
 		EncodingType: in.EncodingType, ContinuationToken: in.ContinuationToken, StartAfter: in.StartAfter, IsTruncated: new(false)}
 	if in.Delimiter != nil {
 		out.Delimiter = enc(*in.Delimiter)
@@ -151,9 +152,9 @@ func (s *Service) listV2(ctx context.Context, in *s3.ListObjectsV2Input) (*s3.Li
 		if err != nil {
 			return err
 		}
-		more, next, err := walk(r, walkSpec{&row.Doc, deref(in.Prefix), deref(in.Delimiter), after, max, stateLive}, func(v *version) (int, error) {
+		more, next, err := walk(r, walkSpec{&row.Doc, ptr.Value(in.Prefix), ptr.Value(in.Delimiter), after, max, stateLive}, func(v *version) (int, error) {
 			o := object(v, enc)
-			if deref(in.FetchOwner) {
+			if ptr.Value(in.FetchOwner) {
 				o.Owner = owner(row.Doc.Account)
 			}
 			out.Contents = append(out.Contents, o)
@@ -177,7 +178,7 @@ func (s *Service) listV1(ctx context.Context, in *s3.ListObjectsInput) (*s3.List
 	if err != nil {
 		return nil, err
 	}
-	out := &s3.ListObjectsOutput{Name: in.Bucket, Prefix: enc(deref(in.Prefix)), Marker: enc(deref(in.Marker)), MaxKeys: new(int64(max)),
+	out := &s3.ListObjectsOutput{Name: in.Bucket, Prefix: enc(ptr.Value(in.Prefix)), Marker: enc(ptr.Value(in.Marker)), MaxKeys: new(int64(max)),
 		EncodingType: in.EncodingType, IsTruncated: new(false)}
 	if in.Delimiter != nil {
 		out.Delimiter = enc(*in.Delimiter)
@@ -187,7 +188,7 @@ func (s *Service) listV1(ctx context.Context, in *s3.ListObjectsInput) (*s3.List
 		if err != nil {
 			return err
 		}
-		more, next, err := walk(r, walkSpec{&row.Doc, deref(in.Prefix), deref(in.Delimiter), deref(in.Marker), max, stateLive}, func(v *version) (int, error) {
+		more, next, err := walk(r, walkSpec{&row.Doc, ptr.Value(in.Prefix), ptr.Value(in.Delimiter), ptr.Value(in.Marker), max, stateLive}, func(v *version) (int, error) {
 			o := object(v, enc)
 			o.Owner = owner(row.Doc.Account)
 			out.Contents = append(out.Contents, o)
@@ -227,7 +228,7 @@ func (l *versionLister) add(v *version, latest bool) {
 		return
 	}
 	o := s3.ObjectVersion{ETag: v.quoted(), Size: &v.Size, StorageClass: v.class(), Key: l.enc(v.Key), VersionId: &v.ID, IsLatest: &latest,
-		LastModified: &v.Modified, Owner: owner(l.b.Account), ChecksumType: opt(v.ChecksumType)}
+		LastModified: &v.Modified, Owner: owner(l.b.Account), ChecksumType: ptr.NonZero(v.ChecksumType)}
 	for a := range v.Checksums {
 		o.ChecksumAlgorithm = append(o.ChecksumAlgorithm, a)
 	}
@@ -272,10 +273,10 @@ func (s *Service) listVersions(ctx context.Context, in *s3.ListObjectVersionsInp
 	if err != nil {
 		return nil, err
 	}
-	if in.VersionIdMarker != nil && deref(in.KeyMarker) == "" {
+	if in.VersionIdMarker != nil && ptr.Value(in.KeyMarker) == "" {
 		return nil, invalidArgument("version-id-marker", *in.VersionIdMarker, "A version-id marker cannot be specified without a key marker.")
 	}
-	out := &s3.ListObjectVersionsOutput{Name: in.Bucket, Prefix: enc(deref(in.Prefix)), KeyMarker: enc(deref(in.KeyMarker)), VersionIdMarker: new(deref(in.VersionIdMarker)),
+	out := &s3.ListObjectVersionsOutput{Name: in.Bucket, Prefix: enc(ptr.Value(in.Prefix)), KeyMarker: enc(ptr.Value(in.KeyMarker)), VersionIdMarker: new(ptr.Value(in.VersionIdMarker)),
 		MaxKeys: new(int64(max)), EncodingType: in.EncodingType, IsTruncated: new(false)}
 	if in.Delimiter != nil {
 		out.Delimiter = enc(*in.Delimiter)
@@ -285,13 +286,13 @@ func (s *Service) listVersions(ctx context.Context, in *s3.ListObjectVersionsInp
 		if err != nil {
 			return err
 		}
-		l := &versionLister{r: r, b: &row.Doc, enc: enc, keyMarker: deref(in.KeyMarker), marker: deref(in.VersionIdMarker), left: max, out: out}
+		l := &versionLister{r: r, b: &row.Doc, enc: enc, keyMarker: ptr.Value(in.KeyMarker), marker: ptr.Value(in.VersionIdMarker), left: max, out: out}
 		if l.marker != "" { // the rest of that key's versions first
 			cur, err := current(r, l.b, l.keyMarker)
 			if err != nil {
 				return err
 			}
-			if cur != nil && strings.HasPrefix(l.keyMarker, deref(in.Prefix)) && roll(l.keyMarker, deref(in.Prefix), deref(in.Delimiter)) == "" {
+			if cur != nil && strings.HasPrefix(l.keyMarker, ptr.Value(in.Prefix)) && roll(l.keyMarker, ptr.Value(in.Prefix), ptr.Value(in.Delimiter)) == "" {
 				if _, err := l.key(&cur.Doc); err != nil {
 					return err
 				}
@@ -300,7 +301,7 @@ func (s *Service) listVersions(ctx context.Context, in *s3.ListObjectVersionsInp
 		more, next := l.cut, ""
 		if !l.cut {
 			taken := ""
-			more, next, err = walk(r, walkSpec{l.b, deref(in.Prefix), deref(in.Delimiter), l.keyMarker, l.left, ""}, l.key,
+			more, next, err = walk(r, walkSpec{l.b, ptr.Value(in.Prefix), ptr.Value(in.Delimiter), l.keyMarker, l.left, ""}, l.key,
 				func(p string) {
 					out.CommonPrefixes = append(out.CommonPrefixes, s3.CommonPrefix{Prefix: enc(p)})
 					l.left, taken = l.left-1, p

@@ -115,20 +115,3 @@ func (v *version) class() *string {
 	}
 	return &v.Class
 }
-
-func deref[T any](p *T) T {
-	if p == nil {
-		var zero T
-		return zero
-	}
-	return *p
-}
-
-// opt is nil for the zero value.
-func opt[T comparable](v T) *T {
-	var zero T
-	if v == zero {
-		return nil
-	}
-	return &v
-}

@@ -9,6 +9,7 @@ import (
 	"slipway/internal/api/s3"
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/blob"
 	"slipway/internal/store"
 )
@@ -95,8 +96,8 @@ func (s *Service) putObject(ctx context.Context, in *s3.PutObjectInput) (*s3.Put
 	if err != nil {
 		return nil, err
 	}
-	v := &version{Bucket: b.Doc.Name, Key: deref(in.Key), Meta: in.Metadata,
-		Headers: headers{deref(in.ContentType), deref(in.ContentEncoding), deref(in.ContentLanguage), deref(in.ContentDisposition), deref(in.CacheControl), deref(in.Expires), deref(in.WebsiteRedirectLocation)}}
+	v := &version{Bucket: b.Doc.Name, Key: ptr.Value(in.Key), Meta: in.Metadata,
+		Headers: headers{ptr.Value(in.ContentType), ptr.Value(in.ContentEncoding), ptr.Value(in.ContentLanguage), ptr.Value(in.ContentDisposition), ptr.Value(in.CacheControl), ptr.Value(in.Expires), ptr.Value(in.WebsiteRedirectLocation)}}
 	if v.Class, err = storageClass(in.StorageClass); err != nil {
 		return nil, err
 	}
@@ -129,7 +130,7 @@ func (s *Service) putObject(ctx context.Context, in *s3.PutObjectInput) (*s3.Put
 	return out, nil
 }
 
-func sumOf(m map[string]string, algorithm string) *string { return opt(m[algorithm]) }
+func sumOf(m map[string]string, algorithm string) *string { return ptr.NonZero(m[algorithm]) }
 
 // shown is the version id that a response names: none while versioning was
 // never on.
@@ -192,7 +193,7 @@ func (s *Service) commit(ctx context.Context, name *string, v *version, ifMatch,
 }
 
 func (s *Service) deleteObject(ctx context.Context, in *s3.DeleteObjectInput) (*s3.DeleteObjectOutput, error) {
-	if err := checkKey(deref(in.Key)); err != nil {
+	if err := checkKey(ptr.Value(in.Key)); err != nil {
 		return nil, err
 	}
 	var d deleted
@@ -208,14 +209,14 @@ func (s *Service) deleteObject(ctx context.Context, in *s3.DeleteObjectInput) (*
 				return err
 			}
 		}
-		d, err = s.remove(tx, b, *in.Key, deref(in.VersionId))
+		d, err = s.remove(tx, b, *in.Key, ptr.Value(in.VersionId))
 		return err
 	})
 	if err != nil {
 		return nil, disk(err)
 	}
 	s.release(d.freed)
-	out := &s3.DeleteObjectOutput{VersionId: opt(d.id)}
+	out := &s3.DeleteObjectOutput{VersionId: ptr.NonZero(d.id)}
 	if d.marker {
 		out.DeleteMarker = new(true)
 	}
@@ -238,7 +239,7 @@ func (s *Service) deleteObjects(ctx context.Context, in *s3.DeleteObjectsInput) 
 			return err
 		}
 		for _, o := range in.Delete.Objects {
-			if err := s.deleteOne(tx, &row.Doc, o, deref(in.Delete.Quiet), out, &freed); err != nil {
+			if err := s.deleteOne(tx, &row.Doc, o, ptr.Value(in.Delete.Quiet), out, &freed); err != nil {
 				return err
 			}
 		}
@@ -254,7 +255,7 @@ func (s *Service) deleteObjects(ctx context.Context, in *s3.DeleteObjectsInput) 
 // deleteOne deletes one key of many. What is wrong with the key goes into
 // out; an error ends the whole call.
 func (s *Service) deleteOne(tx store.Tx, b *bucket, o s3.ObjectIdentifier, quiet bool, out *s3.DeleteObjectsOutput, freed *[]string) error {
-	key := deref(o.Key)
+	key := ptr.Value(o.Key)
 	err := checkKey(key)
 	if err == nil && o.ETag != nil {
 		err = writable(tx, b, key, o.ETag, nil)
@@ -266,7 +267,7 @@ func (s *Service) deleteOne(tx store.Tx, b *bucket, o s3.ObjectIdentifier, quiet
 	if err != nil {
 		return err
 	}
-	d, err := s.remove(tx, b, key, deref(o.VersionId))
+	d, err := s.remove(tx, b, key, ptr.Value(o.VersionId))
 	if err != nil {
 		return err
 	}
@@ -276,7 +277,7 @@ func (s *Service) deleteOne(tx store.Tx, b *bucket, o s3.ObjectIdentifier, quiet
 	}
 	del := s3.DeletedObject{Key: o.Key, VersionId: o.VersionId}
 	if d.marker {
-		del.DeleteMarker, del.DeleteMarkerVersionId = new(true), opt(d.id)
+		del.DeleteMarker, del.DeleteMarkerVersionId = new(true), ptr.NonZero(d.id)
 	}
 	out.Deleted = append(out.Deleted, del)
 	return nil
@@ -284,14 +285,14 @@ func (s *Service) deleteOne(tx store.Tx, b *bucket, o s3.ObjectIdentifier, quiet
 
 // copySource reads "/bucket/key?versionId=..." as CopyObject's header has it.
 func copySource(header *string) (bucket, key string, id *string, err error) {
-	src := strings.TrimPrefix(deref(header), "/")
+	src := strings.TrimPrefix(ptr.Value(header), "/")
 	if i := strings.LastIndex(src, "?versionId="); i >= 0 {
 		id, src = new(src[i+len("?versionId="):]), src[:i]
 	}
 	plain, uerr := url.PathUnescape(src)
 	bucket, key, ok := strings.Cut(plain, "/")
 	if uerr != nil || !ok || bucket == "" || key == "" {
-		return "", "", nil, invalidArgument("x-amz-copy-source", deref(header), "Copy Source must mention the source bucket and key: sourcebucket/sourcekey")
+		return "", "", nil, invalidArgument("x-amz-copy-source", ptr.Value(header), "Copy Source must mention the source bucket and key: sourcebucket/sourcekey")
 	}
 	return bucket, key, id, nil
 }
@@ -311,11 +312,11 @@ func (s *Service) copyObject(ctx context.Context, in *s3.CopyObjectInput) (*s3.C
 		return nil, err
 	}
 	v := *src
-	v.Bucket, v.Key, v.Older, v.Parts = b.Doc.Name, deref(in.Key), false, nil
+	v.Bucket, v.Key, v.Older, v.Parts = b.Doc.Name, ptr.Value(in.Key), false, nil
 	if err := s.applyDirectives(&v, in, b.Doc.Account); err != nil {
 		return nil, err
 	}
-	if sb.Name == v.Bucket && srcKey == v.Key && srcID == nil && deref(in.MetadataDirective) != "REPLACE" && in.StorageClass == nil && in.WebsiteRedirectLocation == nil && deref(in.TaggingDirective) != "REPLACE" {
+	if sb.Name == v.Bucket && srcKey == v.Key && srcID == nil && ptr.Value(in.MetadataDirective) != "REPLACE" && in.StorageClass == nil && in.WebsiteRedirectLocation == nil && ptr.Value(in.TaggingDirective) != "REPLACE" {
 		return nil, awserr.New("InvalidRequest", "This copy request is illegal because it is trying to copy an object to itself without changing the object's metadata, storage class, website redirect location or encryption attributes.").WithStatus(400)
 	}
 	if len(src.Parts) > 0 { // a copy is one object: its ETag is the MD5 of its bytes
@@ -336,7 +337,7 @@ func (s *Service) copyObject(ctx context.Context, in *s3.CopyObjectInput) (*s3.C
 	return &s3.CopyObjectOutput{CopySourceVersionId: srcShown, VersionId: shown(stored, &v), ServerSideEncryption: new("AES256"),
 		CopyObjectResult: &s3.CopyObjectResult{ETag: v.quoted(), LastModified: &v.Modified, ChecksumCRC32: sumOf(v.Checksums, "CRC32"),
 			ChecksumCRC32C: sumOf(v.Checksums, "CRC32C"), ChecksumCRC64NVME: sumOf(v.Checksums, "CRC64NVME"), ChecksumSHA1: sumOf(v.Checksums, "SHA1"),
-			ChecksumSHA256: sumOf(v.Checksums, "SHA256"), ChecksumType: opt(v.ChecksumType)}}, nil
+			ChecksumSHA256: sumOf(v.Checksums, "SHA256"), ChecksumType: ptr.NonZero(v.ChecksumType)}}, nil
 }
 
 // flatten reads the parts of src into one blob.
@@ -355,12 +356,12 @@ func (s *Service) flatten(ctx context.Context, v, src *version, algorithm *strin
 }
 
 func (s *Service) applyDirectives(v *version, in *s3.CopyObjectInput, account string) (err error) {
-	if deref(in.MetadataDirective) == "REPLACE" {
+	if ptr.Value(in.MetadataDirective) == "REPLACE" {
 		v.Meta = in.Metadata
-		v.Headers = headers{deref(in.ContentType), deref(in.ContentEncoding), deref(in.ContentLanguage), deref(in.ContentDisposition), deref(in.CacheControl), deref(in.Expires), ""}
+		v.Headers = headers{ptr.Value(in.ContentType), ptr.Value(in.ContentEncoding), ptr.Value(in.ContentLanguage), ptr.Value(in.ContentDisposition), ptr.Value(in.CacheControl), ptr.Value(in.Expires), ""}
 	}
-	v.Headers.Redirect = deref(in.WebsiteRedirectLocation)
-	if deref(in.TaggingDirective) == "REPLACE" {
+	v.Headers.Redirect = ptr.Value(in.WebsiteRedirectLocation)
+	if ptr.Value(in.TaggingDirective) == "REPLACE" {
 		if v.Tags, err = parseTags(in.Tagging); err != nil {
 			return err
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"slipway/internal/aws/ptr"
 	"slipway/internal/blob"
 	"slipway/internal/store"
 )
@@ -50,7 +51,7 @@ func (s *Service) find(ctx context.Context, name, key, id, owner *string) (b *bu
 			return err
 		}
 		b = &row.Doc
-		v, err = findIn(r, b, deref(key), id)
+		v, err = findIn(r, b, ptr.Value(key), id)
 		return err
 	})
 	return b, v, err

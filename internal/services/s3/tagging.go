@@ -6,6 +6,7 @@ import (
 
 	"slipway/internal/api/s3"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -47,7 +48,7 @@ func (s *Service) retag(ctx context.Context, name, key, id, owner *string, tags 
 			return err
 		}
 		b := &row.Doc
-		v, err := findIn(tx, b, deref(key), id)
+		v, err := findIn(tx, b, ptr.Value(key), id)
 		if err != nil {
 			return err
 		}

@@ -13,6 +13,7 @@ import (
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/dispatch"
 	"slipway/internal/aws/payload"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -68,9 +69,9 @@ func uploadIn(ctx context.Context, r store.Reader, name, key, id, owner *string)
 	if err != nil {
 		return nil, nil, err
 	}
-	row, err := uploads.Get(r, b.Doc.Account, b.Doc.Region, deref(id))
-	if errors.Is(err, store.ErrNotFound) || err == nil && (row.Doc.Bucket != b.Doc.Name || row.Doc.Key != deref(key)) {
-		return nil, nil, noUpload(deref(id))
+	row, err := uploads.Get(r, b.Doc.Account, b.Doc.Region, ptr.Value(id))
+	if errors.Is(err, store.ErrNotFound) || err == nil && (row.Doc.Bucket != b.Doc.Name || row.Doc.Key != ptr.Value(key)) {
+		return nil, nil, noUpload(ptr.Value(id))
 	}
 	return &b.Doc, row, err
 }
@@ -106,9 +107,9 @@ func (s *Service) createUpload(ctx context.Context, in *s3.CreateMultipartUpload
 	if err != nil {
 		return nil, err
 	}
-	u := upload{Upload: hex.EncodeToString([]byte(randomText(8))) + randomText(80), Initiated: s.now(), Algorithm: strings.ToUpper(deref(in.ChecksumAlgorithm)),
-		version: version{Bucket: b.Doc.Name, Key: deref(in.Key), Meta: in.Metadata,
-			Headers: headers{deref(in.ContentType), deref(in.ContentEncoding), deref(in.ContentLanguage), deref(in.ContentDisposition), deref(in.CacheControl), deref(in.Expires), deref(in.WebsiteRedirectLocation)}}}
+	u := upload{Upload: hex.EncodeToString([]byte(randomText(8))) + randomText(80), Initiated: s.now(), Algorithm: strings.ToUpper(ptr.Value(in.ChecksumAlgorithm)),
+		version: version{Bucket: b.Doc.Name, Key: ptr.Value(in.Key), Meta: in.Metadata,
+			Headers: headers{ptr.Value(in.ContentType), ptr.Value(in.ContentEncoding), ptr.Value(in.ContentLanguage), ptr.Value(in.ContentDisposition), ptr.Value(in.CacheControl), ptr.Value(in.Expires), ptr.Value(in.WebsiteRedirectLocation)}}}
 	if u.Class, err = storageClass(in.StorageClass); err != nil {
 		return nil, err
 	}
@@ -128,7 +129,7 @@ func (s *Service) createUpload(ctx context.Context, in *s3.CreateMultipartUpload
 		return err
 	})
 	return &s3.CreateMultipartUploadOutput{Bucket: in.Bucket, Key: in.Key, UploadId: &u.Upload, ServerSideEncryption: new("AES256"),
-		ChecksumAlgorithm: opt(u.Algorithm), ChecksumType: opt(u.SumType)}, err
+		ChecksumAlgorithm: ptr.NonZero(u.Algorithm), ChecksumType: ptr.NonZero(u.SumType)}, err
 }
 
 // chooseSum checks the checksum's type: CRC64NVME is of the full object only,
@@ -207,14 +208,14 @@ func (s *Service) uploadPart(ctx context.Context, in *s3.UploadPartInput) (*s3.U
 	if in.Body != nil {
 		defer in.Body.Close()
 	}
-	if err := checkPartNumber(deref(in.PartNumber)); err != nil {
+	if err := checkPartNumber(ptr.Value(in.PartNumber)); err != nil {
 		return nil, err
 	}
 	algorithm := in.ChecksumAlgorithm
 	err := s.Store.View(ctx, func(r store.Reader) error {
 		_, u, err := uploadIn(ctx, r, in.Bucket, in.Key, in.UploadId, in.ExpectedBucketOwner)
 		if err == nil && algorithm == nil {
-			algorithm = opt(u.Doc.Algorithm)
+			algorithm = ptr.NonZero(u.Doc.Algorithm)
 		}
 		return err
 	})
@@ -235,7 +236,7 @@ func (s *Service) uploadPart(ctx context.Context, in *s3.UploadPartInput) (*s3.U
 }
 
 func (s *Service) uploadPartCopy(ctx context.Context, in *s3.UploadPartCopyInput) (*s3.UploadPartCopyOutput, error) {
-	if err := checkPartNumber(deref(in.PartNumber)); err != nil {
+	if err := checkPartNumber(ptr.Value(in.PartNumber)); err != nil {
 		return nil, err
 	}
 	srcBucket, srcKey, srcID, err := copySource(in.CopySource)
@@ -262,7 +263,7 @@ func (s *Service) uploadPartCopy(ctx context.Context, in *s3.UploadPartCopyInput
 	err = s.Store.View(ctx, func(r store.Reader) error {
 		_, u, err := uploadIn(ctx, r, in.Bucket, in.Key, in.UploadId, in.ExpectedBucketOwner)
 		if err == nil {
-			algorithm = opt(u.Doc.Algorithm)
+			algorithm = ptr.NonZero(u.Doc.Algorithm)
 		}
 		return err
 	})

@@ -11,6 +11,7 @@ import (
 	"slipway/internal/api/s3"
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/payload"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -21,22 +22,22 @@ func (u *upload) assemble(have map[int64]part, list []s3.CompletedPart) (*versio
 		return nil, malformedXML()
 	}
 	for i := 1; i < len(list); i++ {
-		if deref(list[i].PartNumber) <= deref(list[i-1].PartNumber) {
+		if ptr.Value(list[i].PartNumber) <= ptr.Value(list[i-1].PartNumber) {
 			return nil, awserr.New("InvalidPartOrder", "The list of parts was not in ascending order. Parts must be ordered by part number.").WithStatus(400).WithField("UploadId", u.Upload)
 		}
 	}
 	v := u.version
 	sum := md5.New()
 	for i, c := range list {
-		number := deref(c.PartNumber)
+		number := ptr.Value(c.PartNumber)
 		p, ok := have[number]
-		bad := !ok || strings.Trim(deref(c.ETag), `"`) != p.ETag
+		bad := !ok || strings.Trim(ptr.Value(c.ETag), `"`) != p.ETag
 		for a, claim := range map[string]*string{"CRC32": c.ChecksumCRC32, "CRC32C": c.ChecksumCRC32C, "CRC64NVME": c.ChecksumCRC64NVME, "SHA1": c.ChecksumSHA1, "SHA256": c.ChecksumSHA256} {
 			bad = bad || claim != nil && p.Checksums[a] != *claim
 		}
 		if bad {
 			return nil, awserr.New("InvalidPart", "One or more of the specified parts could not be found.  The part may not have been uploaded, or the specified entity tag may not match the part's entity tag.").WithStatus(400).
-				WithField("UploadId", u.Upload).WithField("PartNumber", number).WithField("ETag", strings.Trim(deref(c.ETag), `"`))
+				WithField("UploadId", u.Upload).WithField("PartNumber", number).WithField("ETag", strings.Trim(ptr.Value(c.ETag), `"`))
 		}
 		if p.Size < minPart && i < len(list)-1 {
 			return nil, awserr.New("EntityTooSmall", "Your proposed upload is smaller than the minimum allowed size").WithStatus(400).
@@ -126,7 +127,7 @@ func (s *Service) completeUpload(ctx context.Context, in *s3.CompleteMultipartUp
 	s.release(freed)
 	return &s3.CompleteMultipartUploadOutput{Location: new("/" + v.Bucket + "/" + v.Key), Bucket: in.Bucket, Key: in.Key, ETag: v.quoted(), VersionId: shown(b, v),
 		ServerSideEncryption: new("AES256"), ChecksumCRC32: sumOf(v.Checksums, "CRC32"), ChecksumCRC32C: sumOf(v.Checksums, "CRC32C"),
-		ChecksumCRC64NVME: sumOf(v.Checksums, "CRC64NVME"), ChecksumSHA1: sumOf(v.Checksums, "SHA1"), ChecksumSHA256: sumOf(v.Checksums, "SHA256"), ChecksumType: opt(v.ChecksumType)}, nil
+		ChecksumCRC64NVME: sumOf(v.Checksums, "CRC64NVME"), ChecksumSHA1: sumOf(v.Checksums, "SHA1"), ChecksumSHA256: sumOf(v.Checksums, "SHA256"), ChecksumType: ptr.NonZero(v.ChecksumType)}, nil
 }
 
 // prepare makes the object of the parts, with its full checksum where that

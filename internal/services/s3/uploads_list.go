@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"slipway/internal/api/s3"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -14,7 +15,7 @@ func (s *Service) listParts(ctx context.Context, in *s3.ListPartsInput) (*s3.Lis
 	if err != nil {
 		return nil, err
 	}
-	marker := deref(in.PartNumberMarker)
+	marker := ptr.Value(in.PartNumberMarker)
 	out := &s3.ListPartsOutput{Bucket: in.Bucket, Key: in.Key, UploadId: in.UploadId, PartNumberMarker: &marker, MaxParts: new(int64(max)), IsTruncated: new(false), NextPartNumberMarker: new(int64(0))}
 	err = s.Store.View(ctx, func(r store.Reader) error {
 		b, u, err := uploadIn(ctx, r, in.Bucket, in.Key, in.UploadId, in.ExpectedBucketOwner)
@@ -22,7 +23,7 @@ func (s *Service) listParts(ctx context.Context, in *s3.ListPartsInput) (*s3.Lis
 			return err
 		}
 		out.Owner, out.Initiator = owner(b.Account), &s3.Initiator{ID: owner(b.Account).ID}
-		out.StorageClass, out.ChecksumAlgorithm, out.ChecksumType = u.Doc.class(), opt(u.Doc.Algorithm), opt(u.Doc.SumType)
+		out.StorageClass, out.ChecksumAlgorithm, out.ChecksumType = u.Doc.class(), ptr.NonZero(u.Doc.Algorithm), ptr.NonZero(u.Doc.SumType)
 		rows, err := parts.List(r, store.Query{Account: u.Account, Region: u.Region, Parent: u.ID, After: partRowID(u.ID, marker), Limit: max + 1})
 		for i, row := range rows {
 			if i == max {
@@ -61,16 +62,16 @@ func (s *Service) listUploads(ctx context.Context, in *s3.ListMultipartUploadsIn
 		x, y := &rows[i].Doc, &rows[j].Doc
 		return x.Key < y.Key || x.Key == y.Key && x.Upload < y.Upload
 	})
-	out := &s3.ListMultipartUploadsOutput{Bucket: in.Bucket, KeyMarker: enc(deref(in.KeyMarker)), UploadIdMarker: new(deref(in.UploadIdMarker)), Prefix: enc(deref(in.Prefix)),
+	out := &s3.ListMultipartUploadsOutput{Bucket: in.Bucket, KeyMarker: enc(ptr.Value(in.KeyMarker)), UploadIdMarker: new(ptr.Value(in.UploadIdMarker)), Prefix: enc(ptr.Value(in.Prefix)),
 		Delimiter: in.Delimiter, EncodingType: in.EncodingType, MaxUploads: new(int64(max)), IsTruncated: new(false)}
 	lastCommon := ""
 	for _, row := range rows {
 		u := &row.Doc
-		km := deref(in.KeyMarker)
-		if !strings.HasPrefix(u.Key, deref(in.Prefix)) || u.Key < km || u.Key == km && km != "" && (deref(in.UploadIdMarker) == "" || u.Upload <= *in.UploadIdMarker) {
+		km := ptr.Value(in.KeyMarker)
+		if !strings.HasPrefix(u.Key, ptr.Value(in.Prefix)) || u.Key < km || u.Key == km && km != "" && (ptr.Value(in.UploadIdMarker) == "" || u.Upload <= *in.UploadIdMarker) {
 			continue
 		}
-		cp := roll(u.Key, deref(in.Prefix), deref(in.Delimiter))
+		cp := roll(u.Key, ptr.Value(in.Prefix), ptr.Value(in.Delimiter))
 		if cp != "" && (cp == lastCommon || cp <= km) {
 			continue
 		}
@@ -85,7 +86,7 @@ func (s *Service) listUploads(ctx context.Context, in *s3.ListMultipartUploadsIn
 			continue
 		}
 		out.Uploads = append(out.Uploads, s3.MultipartUpload{UploadId: &u.Upload, Key: enc(u.Key), Initiated: &u.Initiated, StorageClass: u.class(),
-			Owner: owner(b.Doc.Account), Initiator: &s3.Initiator{ID: owner(b.Doc.Account).ID}, ChecksumAlgorithm: opt(u.Algorithm), ChecksumType: opt(u.SumType)})
+			Owner: owner(b.Doc.Account), Initiator: &s3.Initiator{ID: owner(b.Doc.Account).ID}, ChecksumAlgorithm: ptr.NonZero(u.Algorithm), ChecksumType: ptr.NonZero(u.SumType)})
 		out.NextKeyMarker, out.NextUploadIdMarker = enc(u.Key), &u.Upload
 	}
 	return out, nil

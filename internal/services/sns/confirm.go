@@ -8,16 +8,17 @@ import (
 	api "slipway/internal/api/sns"
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/caller"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
 func (s *Service) confirmSubscription(ctx context.Context, in *api.ConfirmSubscriptionInput) (*api.ConfirmSubscriptionOutput, error) {
 	signed := caller.From(ctx).PrincipalARN != ""
-	auth := strings.EqualFold(deref(in.AuthenticateOnUnsubscribe), "true")
+	auth := strings.EqualFold(ptr.Value(in.AuthenticateOnUnsubscribe), "true")
 	if auth && !signed {
 		return nil, awserr.New(api.ErrCodeAuthorizationErrorException, "AuthenticateOnUnsubscribe can be set by authenticated callers only")
 	}
-	sub, err := s.confirm(ctx, deref(in.TopicArn), deref(in.Token), signed, auth)
+	sub, err := s.confirm(ctx, ptr.Value(in.TopicArn), ptr.Value(in.Token), signed, auth)
 	if err != nil {
 		return nil, err
 	}
@@ -63,9 +64,9 @@ func (s *Service) confirm(ctx context.Context, topic, token string, signed, auth
 func (s *Service) unsubscribe(ctx context.Context, in *api.UnsubscribeInput) (*api.UnsubscribeOutput, error) {
 	who := caller.From(ctx)
 	if who.PrincipalARN == "" {
-		return &api.UnsubscribeOutput{}, s.unsubscribeLink(ctx, deref(in.SubscriptionArn))
+		return &api.UnsubscribeOutput{}, s.unsubscribeLink(ctx, ptr.Value(in.SubscriptionArn))
 	}
-	a, err := parseARN("SubscriptionArn", deref(in.SubscriptionArn), true)
+	a, err := parseARN("SubscriptionArn", ptr.Value(in.SubscriptionArn), true)
 	if err != nil {
 		return nil, err
 	}

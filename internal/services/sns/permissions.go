@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	api "slipway/internal/api/sns"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -146,7 +147,7 @@ var twelveDigits = regexp.MustCompile(`^[0-9]{12}$`)
 var permitted = []string{"Publish", "RemovePermission", "SetTopicAttributes", "DeleteTopic", "ListSubscriptionsByTopic", "GetTopicAttributes", "Receive", "AddPermission", "Subscribe"}
 
 func (s *Service) addPermission(ctx context.Context, in *api.AddPermissionInput) (*api.AddPermissionOutput, error) {
-	st := rule{Sid: deref(in.Label), Effect: "Allow", Resource: []string{deref(in.TopicArn)}}
+	st := rule{Sid: ptr.Value(in.Label), Effect: "Allow", Resource: []string{ptr.Value(in.TopicArn)}}
 	if len(in.AWSAccountId) == 0 || len(in.ActionName) == 0 {
 		return nil, invalid("AWSAccountId and ActionName must not be empty")
 	}
@@ -164,7 +165,7 @@ func (s *Service) addPermission(ctx context.Context, in *api.AddPermissionInput)
 		st.Action = append(st.Action, "SNS:"+a)
 	}
 	st.Principal, _ = json.Marshal(map[string]oneOrMany[string]{"AWS": arns}) // strings marshal
-	return &api.AddPermissionOutput{}, s.changeTopic(ctx, deref(in.TopicArn), "AddPermission", "Permission", func(_ store.Tx, t *Topic) error {
+	return &api.AddPermissionOutput{}, s.changeTopic(ctx, ptr.Value(in.TopicArn), "AddPermission", "Permission", func(_ store.Tx, t *Topic) error {
 		p, err := parsePolicy(t.policyText())
 		if err != nil {
 			return err
@@ -179,11 +180,11 @@ func (s *Service) addPermission(ctx context.Context, in *api.AddPermissionInput)
 }
 
 func (s *Service) removePermission(ctx context.Context, in *api.RemovePermissionInput) (*api.RemovePermissionOutput, error) {
-	return &api.RemovePermissionOutput{}, s.changeTopic(ctx, deref(in.TopicArn), "RemovePermission", "Permission", func(_ store.Tx, t *Topic) error {
+	return &api.RemovePermissionOutput{}, s.changeTopic(ctx, ptr.Value(in.TopicArn), "RemovePermission", "Permission", func(_ store.Tx, t *Topic) error {
 		if t.Policy == nil {
 			return nil
 		}
-		t.Policy.Statement = slices.DeleteFunc(t.Policy.Statement, func(x rule) bool { return x.Sid == deref(in.Label) })
+		t.Policy.Statement = slices.DeleteFunc(t.Policy.Statement, func(x rule) bool { return x.Sid == ptr.Value(in.Label) })
 		if len(t.Policy.Statement) == 0 {
 			t.Policy = nil
 		}

@@ -17,6 +17,7 @@ import (
 
 	api "slipway/internal/api/sns"
 	"slipway/internal/aws/awserr"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -25,14 +26,14 @@ import (
 const maxMessage = 262144
 
 func (s *Service) publish(ctx context.Context, in *api.PublishInput) (*api.PublishOutput, error) {
-	target := deref(in.TopicArn)
+	target := ptr.Value(in.TopicArn)
 	switch {
-	case deref(in.PhoneNumber) != "":
+	case ptr.Value(in.PhoneNumber) != "":
 		return nil, awserr.New("NotImplemented", "Slipway does not send text messages to phones.").WithStatus(501)
-	case target != "" && deref(in.TargetArn) != "":
+	case target != "" && ptr.Value(in.TargetArn) != "":
 		return nil, invalid("TopicArn or TargetArn Reason: only one of them can be given")
 	case target == "":
-		target = deref(in.TargetArn)
+		target = ptr.Value(in.TargetArn)
 	}
 	if target == "" {
 		return nil, invalid("TopicArn or TargetArn Reason: no value for required parameter")
@@ -85,7 +86,7 @@ func (s *Service) publishTx(tx store.Tx, t *store.Row[Topic], e *api.PublishBatc
 		return out, err
 	}
 	m.ID, m.TopicARN, m.At = uuid.NewString(), t.Doc.ARN, s.Clock.Now()
-	out.id, out.size = m.ID, len(deref(e.Message))
+	out.id, out.size = m.ID, len(ptr.Value(e.Message))
 	old, err := s.sequence(tx, t, e, m, &out)
 	if err != nil || old {
 		return out, err
@@ -131,7 +132,7 @@ var fifoID = regexp.MustCompile("^[A-Za-z0-9!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^
 // sequence does what FIFO topics add: a number for each message, and the
 // first answer again for a message that came within five minutes.
 func (s *Service) sequence(tx store.Tx, t *store.Row[Topic], e *api.PublishBatchRequestEntry, m *message, out *receipt) (old bool, err error) {
-	group, dedup := deref(e.MessageGroupId), deref(e.MessageDeduplicationId)
+	group, dedup := ptr.Value(e.MessageGroupId), ptr.Value(e.MessageDeduplicationId)
 	if !t.Doc.fifo() {
 		if dedup != "" {
 			return false, invalid("MessageDeduplicationId Reason: The request includes MessageDeduplicationId parameter that is not valid for this topic type")
@@ -151,7 +152,7 @@ func (s *Service) sequence(tx store.Tx, t *store.Row[Topic], e *api.PublishBatch
 	case dedup == "" && t.Doc.Attributes["ContentBasedDeduplication"] != "true":
 		return false, invalid("The topic should either have ContentBasedDeduplication enabled or MessageDeduplicationId provided explicitly")
 	case dedup == "":
-		sum := sha256.Sum256([]byte(deref(e.Message)))
+		sum := sha256.Sum256([]byte(ptr.Value(e.Message)))
 		dedup = hex.EncodeToString(sum[:])
 	}
 	scope := dedup
@@ -184,7 +185,7 @@ func (s *Service) sequence(tx store.Tx, t *store.Row[Topic], e *api.PublishBatch
 
 // messageOf checks a message and takes it apart.
 func messageOf(e *api.PublishBatchRequestEntry) (*message, error) {
-	m := &message{Type: typeNotification, Body: deref(e.Message)}
+	m := &message{Type: typeNotification, Body: ptr.Value(e.Message)}
 	switch size := len(m.Body); {
 	case size == 0:
 		return nil, invalid("Empty message")
@@ -199,7 +200,7 @@ func messageOf(e *api.PublishBatchRequestEntry) (*message, error) {
 		}
 		m.Subject = *e.Subject
 	}
-	switch structure := deref(e.MessageStructure); structure {
+	switch structure := ptr.Value(e.MessageStructure); structure {
 	case "":
 	case "json":
 		if err := m.structure(); err != nil {
@@ -256,7 +257,7 @@ var attributeName = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,256}$`)
 
 func attributeSize(attrs map[string]api.MessageAttributeValue) (n int) {
 	for name, a := range attrs {
-		n += len(name) + len(deref(a.DataType)) + len(deref(a.StringValue)) + len(a.BinaryValue)
+		n += len(name) + len(ptr.Value(a.DataType)) + len(ptr.Value(a.StringValue)) + len(a.BinaryValue)
 	}
 	return n
 }
@@ -265,7 +266,7 @@ func attributeOf(name string, a api.MessageAttributeValue) (attribute, error) {
 	bad := func(format string, args ...any) (attribute, error) {
 		return attribute{}, awserr.New(api.ErrCodeInvalidParameterValueException, format, args...)
 	}
-	kind := deref(a.DataType)
+	kind := ptr.Value(a.DataType)
 	base, _, _ := strings.Cut(kind, ".")
 	lower := strings.ToLower(name)
 	switch {
@@ -281,7 +282,7 @@ func attributeOf(name string, a api.MessageAttributeValue) (attribute, error) {
 		return attribute{kind, base64.StdEncoding.EncodeToString(a.BinaryValue)}, nil
 	case base != "String" && base != "Number":
 		return bad("The message attribute '%s' has an invalid message attribute type, the set of supported type prefixes is Binary, Number, and String.", name)
-	case deref(a.StringValue) == "":
+	case ptr.Value(a.StringValue) == "":
 		return bad("The message attribute '%s' must contain non-empty message attribute value for message attribute type '%s'.", name, kind)
 	case base == "Number":
 		if _, err := strconv.ParseFloat(*a.StringValue, 64); err != nil {
@@ -301,7 +302,7 @@ func (s *Service) publishBatch(ctx context.Context, in *api.PublishBatchInput) (
 	out := &api.PublishBatchOutput{Successful: []api.PublishBatchResultEntry{}, Failed: []api.BatchResultErrorEntry{}}
 	var receipts []receipt
 	err := s.Store.Update(ctx, func(tx store.Tx) error {
-		t, err := s.topicOf(ctx, tx, "TopicArn", deref(in.TopicArn), "Publish")
+		t, err := s.topicOf(ctx, tx, "TopicArn", ptr.Value(in.TopicArn), "Publish")
 		if err != nil {
 			return err
 		}
@@ -338,7 +339,7 @@ func checkBatch(entries []api.PublishBatchRequestEntry) error {
 	}
 	ids, size := map[string]bool{}, 0
 	for _, e := range entries {
-		id := deref(e.Id)
+		id := ptr.Value(e.Id)
 		if !batchID.MatchString(id) {
 			return awserr.New(api.ErrCodeInvalidBatchEntryIdException, "The Id of a batch entry in a batch request doesn't abide by the specification.")
 		}
@@ -346,7 +347,7 @@ func checkBatch(entries []api.PublishBatchRequestEntry) error {
 			return awserr.New(api.ErrCodeBatchEntryIdsNotDistinctException, "Two or more batch entries in the request have the same Id.")
 		}
 		ids[id] = true
-		size += len(deref(e.Message)) + attributeSize(e.MessageAttributes)
+		size += len(ptr.Value(e.Message)) + attributeSize(e.MessageAttributes)
 	}
 	if size > maxMessage {
 		return awserr.New(api.ErrCodeBatchRequestTooLongException, "The length of all the batch messages put together is more than the limit.")

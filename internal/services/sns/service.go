@@ -189,15 +189,6 @@ func denied(who caller.Identity, action, resource string) error {
 	return awserr.New(api.ErrCodeAuthorizationErrorException, "User: %s is not authorized to perform: SNS:%s on resource: %s", principal, action, resource)
 }
 
-// deref is the value of p, or the zero value.
-func deref[T any](p *T) T {
-	if p == nil {
-		var zero T
-		return zero
-	}
-	return *p
-}
-
 // base is the URL of the API as the receiver of a message sees it.
 func (s *Service) base(host string) string {
 	if s.VPCEndpoint != "" && inVPC(host) {

@@ -16,6 +16,7 @@ import (
 	api "slipway/internal/api/sns"
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/caller"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/mail"
 	"slipway/internal/store"
 )
@@ -96,7 +97,7 @@ const maxFilters = 200
 
 func (s *Service) subscribe(ctx context.Context, in *api.SubscribeInput) (*api.SubscribeOutput, error) {
 	who := caller.From(ctx)
-	protocol, endpoint := deref(in.Protocol), deref(in.Endpoint)
+	protocol, endpoint := ptr.Value(in.Protocol), ptr.Value(in.Endpoint)
 	if err := checkEndpoint(protocol, endpoint); err != nil {
 		return nil, err
 	}
@@ -111,7 +112,7 @@ func (s *Service) subscribe(ctx context.Context, in *api.SubscribeInput) (*api.S
 	}
 	var sub *Subscription
 	err := s.Store.Update(ctx, func(tx store.Tx) error {
-		t, err := s.topicOf(ctx, tx, "TopicArn", deref(in.TopicArn), "Subscribe")
+		t, err := s.topicOf(ctx, tx, "TopicArn", ptr.Value(in.TopicArn), "Subscribe")
 		if err != nil {
 			return err
 		}
@@ -125,7 +126,7 @@ func (s *Service) subscribe(ctx context.Context, in *api.SubscribeInput) (*api.S
 		return nil, err
 	}
 	shown := sub.ARN
-	if sub.State == statePending && !deref(in.ReturnSubscriptionArn) {
+	if sub.State == statePending && !ptr.Value(in.ReturnSubscriptionArn) {
 		shown = "pending confirmation"
 	}
 	return &api.SubscribeOutput{SubscriptionArn: &shown}, nil
@@ -249,7 +250,7 @@ func (s *Service) listSubscriptionsByTopic(ctx context.Context, in *api.ListSubs
 	}
 	out := &api.ListSubscriptionsByTopicOutput{Subscriptions: []api.Subscription{}}
 	err = s.Store.View(ctx, func(r store.Reader) error {
-		t, err := s.topicOf(ctx, r, "TopicArn", deref(in.TopicArn), "ListSubscriptionsByTopic")
+		t, err := s.topicOf(ctx, r, "TopicArn", ptr.Value(in.TopicArn), "ListSubscriptionsByTopic")
 		if err != nil {
 			return err
 		}
@@ -286,7 +287,7 @@ func (s *Service) subOf(ctx context.Context, r store.Reader, value string) (*sto
 func (s *Service) getSubscriptionAttributes(ctx context.Context, in *api.GetSubscriptionAttributesInput) (*api.GetSubscriptionAttributesOutput, error) {
 	out := &api.GetSubscriptionAttributesOutput{}
 	err := s.Store.View(ctx, func(r store.Reader) error {
-		row, err := s.subOf(ctx, r, deref(in.SubscriptionArn))
+		row, err := s.subOf(ctx, r, ptr.Value(in.SubscriptionArn))
 		if err != nil {
 			return err
 		}
@@ -312,11 +313,11 @@ func (s *Service) getSubscriptionAttributes(ctx context.Context, in *api.GetSubs
 
 func (s *Service) setSubscriptionAttributes(ctx context.Context, in *api.SetSubscriptionAttributesInput) (*api.SetSubscriptionAttributesOutput, error) {
 	err := s.Store.Update(ctx, func(tx store.Tx) error {
-		row, err := s.subOf(ctx, tx, deref(in.SubscriptionArn))
+		row, err := s.subOf(ctx, tx, ptr.Value(in.SubscriptionArn))
 		if err != nil {
 			return err
 		}
-		if err := setSubscriptionAttribute(&row.Doc, deref(in.AttributeName), deref(in.AttributeValue)); err != nil {
+		if err := setSubscriptionAttribute(&row.Doc, ptr.Value(in.AttributeName), ptr.Value(in.AttributeValue)); err != nil {
 			return err
 		}
 		return subscriptions.Save(tx, row, "Changed", nil)

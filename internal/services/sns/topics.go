@@ -14,6 +14,7 @@ import (
 	api "slipway/internal/api/sns"
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/caller"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -53,7 +54,7 @@ func (s *Service) createTopic(ctx context.Context, in *api.CreateTopicInput) (*a
 }
 
 func newTopic(who caller.Identity, in *api.CreateTopicInput) (*Topic, error) {
-	name := deref(in.Name)
+	name := ptr.Value(in.Name)
 	fifo := in.Attributes["FifoTopic"] == "true"
 	switch {
 	case fifo && !strings.HasSuffix(name, ".fifo"):
@@ -61,7 +62,7 @@ func newTopic(who caller.Identity, in *api.CreateTopicInput) (*Topic, error) {
 	case !topicName.MatchString(strings.TrimSuffix(name, ".fifo")) || len(name) > 256 || !fifo && strings.Contains(name, "."):
 		return nil, invalid("Topic Name")
 	}
-	if deref(in.DataProtectionPolicy) != "" {
+	if ptr.Value(in.DataProtectionPolicy) != "" {
 		return nil, awserr.New("NotImplemented", "Slipway does not implement data protection policies of SNS yet.").WithStatus(501)
 	}
 	t := &Topic{Name: name, ARN: arn{region: who.Region, account: who.Account, topic: name}.topicARN(), Owner: who.Account}
@@ -180,7 +181,7 @@ func (t *Topic) shown() map[string]string {
 func (s *Service) getTopicAttributes(ctx context.Context, in *api.GetTopicAttributesInput) (*api.GetTopicAttributesOutput, error) {
 	out := &api.GetTopicAttributesOutput{}
 	err := s.Store.View(ctx, func(r store.Reader) error {
-		t, err := s.topicOf(ctx, r, "TopicArn", deref(in.TopicArn), "GetTopicAttributes")
+		t, err := s.topicOf(ctx, r, "TopicArn", ptr.Value(in.TopicArn), "GetTopicAttributes")
 		if err != nil {
 			return err
 		}
@@ -198,8 +199,8 @@ func (s *Service) getTopicAttributes(ctx context.Context, in *api.GetTopicAttrib
 }
 
 func (s *Service) setTopicAttributes(ctx context.Context, in *api.SetTopicAttributesInput) (*api.SetTopicAttributesOutput, error) {
-	return &api.SetTopicAttributesOutput{}, s.changeTopic(ctx, deref(in.TopicArn), "SetTopicAttributes", "Changed", func(_ store.Tx, t *Topic) error {
-		return setTopicAttribute(t, deref(in.AttributeName), deref(in.AttributeValue), false)
+	return &api.SetTopicAttributesOutput{}, s.changeTopic(ctx, ptr.Value(in.TopicArn), "SetTopicAttributes", "Changed", func(_ store.Tx, t *Topic) error {
+		return setTopicAttribute(t, ptr.Value(in.AttributeName), ptr.Value(in.AttributeValue), false)
 	})
 }
 
@@ -221,7 +222,7 @@ func (s *Service) changeTopic(ctx context.Context, topic, action, event string, 
 // their way are dropped by the controllers.
 func (s *Service) deleteTopic(ctx context.Context, in *api.DeleteTopicInput) (*api.DeleteTopicOutput, error) {
 	err := s.Store.Update(ctx, func(tx store.Tx) error {
-		row, err := s.topicOf(ctx, tx, "TopicArn", deref(in.TopicArn), "DeleteTopic")
+		row, err := s.topicOf(ctx, tx, "TopicArn", ptr.Value(in.TopicArn), "DeleteTopic")
 		if awserr.Is(err, api.ErrCodeNotFoundException) {
 			return nil
 		}
@@ -259,7 +260,7 @@ func (s *Service) listTopics(ctx context.Context, in *api.ListTopicsInput) (*api
 
 // readToken and cut page lists by the id of the last row shown.
 func readToken(token *string) (string, error) {
-	raw, err := base64.RawURLEncoding.DecodeString(deref(token))
+	raw, err := base64.RawURLEncoding.DecodeString(ptr.Value(token))
 	if err != nil {
 		return "", invalid("NextToken")
 	}
@@ -279,14 +280,14 @@ func mergeTags(t *Topic, tags []api.Tag) error {
 		t.Tags = map[string]string{}
 	}
 	for _, tag := range tags {
-		key := deref(tag.Key)
+		key := ptr.Value(tag.Key)
 		switch {
-		case key == "" || len(key) > 128 || len(deref(tag.Value)) > 256:
+		case key == "" || len(key) > 128 || len(ptr.Value(tag.Value)) > 256:
 			return invalid("Tags Reason: a key has 1 to 128 characters and a value at most 256")
 		case strings.HasPrefix(strings.ToLower(key), "aws:"):
 			return invalid("Tags Reason: The tag key %s is reserved", key)
 		}
-		t.Tags[key] = deref(tag.Value)
+		t.Tags[key] = ptr.Value(tag.Value)
 	}
 	if len(t.Tags) > maxTags {
 		return awserr.New(api.ErrCodeTagLimitExceededException, "Could not complete request: tag quota of per resource exceeded")
@@ -303,11 +304,11 @@ func notThere(err error) error {
 }
 
 func (s *Service) tagResource(ctx context.Context, in *api.TagResourceInput) (*api.TagResourceOutput, error) {
-	return &api.TagResourceOutput{}, notThere(s.changeTopic(ctx, deref(in.ResourceArn), "TagResource", "Tagged", func(_ store.Tx, t *Topic) error { return mergeTags(t, in.Tags) }))
+	return &api.TagResourceOutput{}, notThere(s.changeTopic(ctx, ptr.Value(in.ResourceArn), "TagResource", "Tagged", func(_ store.Tx, t *Topic) error { return mergeTags(t, in.Tags) }))
 }
 
 func (s *Service) untagResource(ctx context.Context, in *api.UntagResourceInput) (*api.UntagResourceOutput, error) {
-	return &api.UntagResourceOutput{}, notThere(s.changeTopic(ctx, deref(in.ResourceArn), "UntagResource", "Tagged", func(_ store.Tx, t *Topic) error {
+	return &api.UntagResourceOutput{}, notThere(s.changeTopic(ctx, ptr.Value(in.ResourceArn), "UntagResource", "Tagged", func(_ store.Tx, t *Topic) error {
 		for _, k := range in.TagKeys {
 			delete(t.Tags, k)
 		}
@@ -318,7 +319,7 @@ func (s *Service) untagResource(ctx context.Context, in *api.UntagResourceInput)
 func (s *Service) listTags(ctx context.Context, in *api.ListTagsForResourceInput) (*api.ListTagsForResourceOutput, error) {
 	out := &api.ListTagsForResourceOutput{Tags: []api.Tag{}}
 	err := s.Store.View(ctx, func(r store.Reader) error {
-		t, err := s.topicOf(ctx, r, "ResourceArn", deref(in.ResourceArn), "ListTagsForResource")
+		t, err := s.topicOf(ctx, r, "ResourceArn", ptr.Value(in.ResourceArn), "ListTagsForResource")
 		if err != nil {
 			return err
 		}

@@ -8,6 +8,7 @@ import (
 
 	"slipway/internal/api/ssm"
 	"slipway/internal/aws/awserr"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -49,7 +50,7 @@ func (s *Service) label(ctx context.Context, in *ssm.LabelParameterVersionInput)
 		}
 	}
 	err := s.Store.Update(ctx, func(tx store.Tx) error {
-		row, err := load(ctx, tx, deref(in.Name))
+		row, err := load(ctx, tx, ptr.Value(in.Name))
 		if err != nil {
 			return err
 		}
@@ -73,7 +74,7 @@ func (s *Service) label(ctx context.Context, in *ssm.LabelParameterVersionInput)
 		case err != nil:
 			return err
 		case !found:
-			return awserr.New("ParameterVersionNotFound", "Systems Manager could not find version %d of %s. Verify the version and try again.", target, deref(in.Name))
+			return awserr.New("ParameterVersionNotFound", "Systems Manager could not find version %d of %s. Verify the version and try again.", target, ptr.Value(in.Name))
 		case tooMany:
 			return awserr.New("ParameterVersionLabelLimitExceeded", "A parameter version can have maximum %d labels.", maxLabels)
 		}
@@ -87,13 +88,13 @@ func (s *Service) unlabel(ctx context.Context, in *ssm.UnlabelParameterVersionIn
 	var out *ssm.UnlabelParameterVersionOutput
 	err := s.Store.Update(ctx, func(tx store.Tx) error {
 		out = &ssm.UnlabelParameterVersionOutput{RemovedLabels: []string{}, InvalidLabels: []string{}}
-		row, err := load(ctx, tx, deref(in.Name))
+		row, err := load(ctx, tx, ptr.Value(in.Name))
 		if err != nil {
 			return err
 		}
 		found := false
 		err = eachVersion(tx, row, func(v *value) bool {
-			if v.Version != deref(in.ParameterVersion) {
+			if v.Version != ptr.Value(in.ParameterVersion) {
 				return false
 			}
 			found = true
@@ -108,7 +109,7 @@ func (s *Service) unlabel(ctx context.Context, in *ssm.UnlabelParameterVersionIn
 			return len(out.RemovedLabels) > 0
 		})
 		if err == nil && !found {
-			return awserr.New("ParameterVersionNotFound", "Systems Manager could not find version %d of %s. Verify the version and try again.", deref(in.ParameterVersion), deref(in.Name))
+			return awserr.New("ParameterVersionNotFound", "Systems Manager could not find version %d of %s. Verify the version and try again.", ptr.Value(in.ParameterVersion), ptr.Value(in.Name))
 		}
 		return err
 	})
@@ -117,13 +118,13 @@ func (s *Service) unlabel(ctx context.Context, in *ssm.UnlabelParameterVersionIn
 
 // tagged changes the tags of a parameter, the only taggable resource here.
 func (s *Service) tagged(ctx context.Context, kind, id *string, fn func(map[string]string) error) error {
-	if deref(kind) != "Parameter" {
-		return awserr.New("NotImplemented", "Slipway does not implement tags of %s resources.", deref(kind)).WithStatus(501)
+	if ptr.Value(kind) != "Parameter" {
+		return awserr.New("NotImplemented", "Slipway does not implement tags of %s resources.", ptr.Value(kind)).WithStatus(501)
 	}
 	return s.Store.Update(ctx, func(tx store.Tx) error {
-		row, err := load(ctx, tx, deref(id))
+		row, err := load(ctx, tx, ptr.Value(id))
 		if err != nil {
-			return awserr.New("InvalidResourceId", "The resource ID %s isn't valid. Verify that you entered the correct ID and try again.", deref(id)).WithCause(err)
+			return awserr.New("InvalidResourceId", "The resource ID %s isn't valid. Verify that you entered the correct ID and try again.", ptr.Value(id)).WithCause(err)
 		}
 		if row.Doc.Tags == nil {
 			row.Doc.Tags = map[string]string{}
@@ -138,7 +139,7 @@ func (s *Service) tagged(ctx context.Context, kind, id *string, fn func(map[stri
 func (s *Service) addTags(ctx context.Context, in *ssm.AddTagsToResourceInput) (*ssm.AddTagsToResourceOutput, error) {
 	return &ssm.AddTagsToResourceOutput{}, s.tagged(ctx, in.ResourceType, in.ResourceId, func(tags map[string]string) error {
 		for _, t := range in.Tags {
-			tags[deref(t.Key)] = deref(t.Value)
+			tags[ptr.Value(t.Key)] = ptr.Value(t.Value)
 		}
 		if len(tags) > 50 {
 			return awserr.New("TooManyTagsError", "The resource can have 50 tags at most.")
@@ -159,9 +160,9 @@ func (s *Service) removeTags(ctx context.Context, in *ssm.RemoveTagsFromResource
 func (s *Service) listTags(ctx context.Context, in *ssm.ListTagsForResourceInput) (*ssm.ListTagsForResourceOutput, error) {
 	out := &ssm.ListTagsForResourceOutput{TagList: []ssm.Tag{}}
 	err := s.Store.View(ctx, func(r store.Reader) error {
-		row, err := load(ctx, r, deref(in.ResourceId))
-		if err != nil || deref(in.ResourceType) != "Parameter" {
-			return awserr.New("InvalidResourceId", "The resource ID %s isn't valid. Verify that you entered the correct ID and try again.", deref(in.ResourceId)).WithCause(err)
+		row, err := load(ctx, r, ptr.Value(in.ResourceId))
+		if err != nil || ptr.Value(in.ResourceType) != "Parameter" {
+			return awserr.New("InvalidResourceId", "The resource ID %s isn't valid. Verify that you entered the correct ID and try again.", ptr.Value(in.ResourceId)).WithCause(err)
 		}
 		for k, v := range row.Doc.Tags {
 			out.TagList = append(out.TagList, ssm.Tag{Key: &k, Value: &v})

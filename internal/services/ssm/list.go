@@ -10,13 +10,14 @@ import (
 	"slipway/internal/api/ssm"
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/caller"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
 func encode(b []byte) string { return base64.StdEncoding.EncodeToString(b) }
 
 func tokenAfter(t *string) (string, error) {
-	b, err := base64.StdEncoding.DecodeString(deref(t))
+	b, err := base64.StdEncoding.DecodeString(ptr.Value(t))
 	if err != nil {
 		return "", awserr.New("InvalidNextToken", "The specified token isn't valid.")
 	}
@@ -41,7 +42,7 @@ func paged[T any](rows []*store.Row[T], after string, limit *int64, def int) ([]
 }
 
 func (s *Service) byPath(ctx context.Context, in *ssm.GetParametersByPathInput) (*ssm.GetParametersByPathOutput, error) {
-	id, path := caller.From(ctx), deref(in.Path)
+	id, path := caller.From(ctx), ptr.Value(in.Path)
 	if !strings.HasPrefix(path, "/") {
 		return nil, invalid("The parameter doesn't meet the parameter name requirements. The parameter name must begin with a forward slash \"/\".")
 	}
@@ -63,7 +64,7 @@ func (s *Service) byPath(ctx context.Context, in *ssm.GetParametersByPathInput) 
 	}
 	var ferr error
 	rows = slices.DeleteFunc(rows, func(r *store.Row[parameter]) bool {
-		if !deref(in.Recursive) && strings.Contains(strings.TrimPrefix(r.Doc.Name, path), "/") {
+		if !ptr.Value(in.Recursive) && strings.Contains(strings.TrimPrefix(r.Doc.Name, path), "/") {
 			return true
 		}
 		ok, err := matches(&r.Doc, in.ParameterFilters)
@@ -78,7 +79,7 @@ func (s *Service) byPath(ctx context.Context, in *ssm.GetParametersByPathInput) 
 	out := &ssm.GetParametersByPathOutput{Parameters: []ssm.Parameter{}}
 	rows, out.NextToken = paged(rows, after, in.MaxResults, 10)
 	for _, r := range rows {
-		p, err := s.wire(ctx, r.Doc.Name, &r.Doc.value, deref(in.WithDecryption))
+		p, err := s.wire(ctx, r.Doc.Name, &r.Doc.value, ptr.Value(in.WithDecryption))
 		if err != nil {
 			return nil, err
 		}
@@ -90,7 +91,7 @@ func (s *Service) byPath(ctx context.Context, in *ssm.GetParametersByPathInput) 
 // matches applies the filters of DescribeParameters and GetParametersByPath.
 func matches(p *parameter, filters []ssm.ParameterStringFilter) (bool, error) {
 	for _, f := range filters {
-		key, option := deref(f.Key), deref(f.Option)
+		key, option := ptr.Value(f.Key), ptr.Value(f.Option)
 		ok := false
 		var have []string
 		switch {
@@ -173,8 +174,8 @@ func (s *Service) describe(ctx context.Context, in *ssm.DescribeParametersInput)
 	keep, out.NextToken = paged(keep, after, in.MaxResults, 50)
 	for _, r := range keep {
 		p := &r.Doc
-		out.Parameters = append(out.Parameters, ssm.ParameterMetadata{Name: &p.Name, ARN: new(arn(id, p.Name)), Type: &p.Type, KeyId: opt(p.KeyID), LastModifiedDate: &p.Modified,
-			LastModifiedUser: &p.User, Description: opt(p.Description), AllowedPattern: opt(p.AllowedPattern), Version: &p.Version, Tier: &p.Tier, DataType: &p.DataType, Policies: []ssm.ParameterInlinePolicy{}})
+		out.Parameters = append(out.Parameters, ssm.ParameterMetadata{Name: &p.Name, ARN: new(arn(id, p.Name)), Type: &p.Type, KeyId: ptr.NonZero(p.KeyID), LastModifiedDate: &p.Modified,
+			LastModifiedUser: &p.User, Description: ptr.NonZero(p.Description), AllowedPattern: ptr.NonZero(p.AllowedPattern), Version: &p.Version, Tier: &p.Tier, DataType: &p.DataType, Policies: []ssm.ParameterInlinePolicy{}})
 	}
 	return out, nil
 }
@@ -187,7 +188,7 @@ func (s *Service) history(ctx context.Context, in *ssm.GetParameterHistoryInput)
 	var row *store.Row[parameter]
 	var all []*store.Row[olderValue]
 	err = s.Store.View(ctx, func(r store.Reader) error {
-		if row, err = load(ctx, r, deref(in.Name)); err != nil {
+		if row, err = load(ctx, r, ptr.Value(in.Name)); err != nil {
 			return err
 		}
 		all, err = older(r, row)
@@ -202,7 +203,7 @@ func (s *Service) history(ctx context.Context, in *ssm.GetParameterHistoryInput)
 	all, out.NextToken = paged(append(all, newest), after, in.MaxResults, 50)
 	for _, o := range all {
 		v := &o.Doc.value
-		text, err := s.open(ctx, row.Doc.Name, v, deref(in.WithDecryption))
+		text, err := s.open(ctx, row.Doc.Name, v, ptr.Value(in.WithDecryption))
 		if err != nil {
 			return nil, err
 		}
@@ -210,8 +211,8 @@ func (s *Service) history(ctx context.Context, in *ssm.GetParameterHistoryInput)
 		if labels == nil {
 			labels = []string{}
 		}
-		out.Parameters = append(out.Parameters, ssm.ParameterHistory{Name: &row.Doc.Name, Type: &v.Type, KeyId: opt(v.KeyID), LastModifiedDate: &v.Modified, LastModifiedUser: &v.User,
-			Description: opt(v.Description), Value: &text, AllowedPattern: opt(v.AllowedPattern), Version: &v.Version, Labels: labels, Tier: &v.Tier, DataType: &v.DataType, Policies: []ssm.ParameterInlinePolicy{}})
+		out.Parameters = append(out.Parameters, ssm.ParameterHistory{Name: &row.Doc.Name, Type: &v.Type, KeyId: ptr.NonZero(v.KeyID), LastModifiedDate: &v.Modified, LastModifiedUser: &v.User,
+			Description: ptr.NonZero(v.Description), Value: &text, AllowedPattern: ptr.NonZero(v.AllowedPattern), Version: &v.Version, Labels: labels, Tier: &v.Tier, DataType: &v.DataType, Policies: []ssm.ParameterInlinePolicy{}})
 	}
 	return out, nil
 }

@@ -111,22 +111,6 @@ var (
 
 func versionID(name string, n int64) string { return fmt.Sprintf("%s:%010d", name, n) }
 
-func deref[T any](p *T) T {
-	if p == nil {
-		var zero T
-		return zero
-	}
-	return *p
-}
-
-func opt[T comparable](v T) *T {
-	var zero T
-	if v == zero {
-		return nil
-	}
-	return &v
-}
-
 func notFound(name string) error {
 	return awserr.New("ParameterNotFound", "Parameter %s not found.", name)
 }

@@ -11,6 +11,7 @@ import (
 	"slipway/internal/api/ssm"
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/caller"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/store"
 )
 
@@ -46,9 +47,9 @@ func checkName(name string) error {
 // newValue checks what a put brings, without its version.
 func (s *Service) newValue(ctx context.Context, in *ssm.PutParameterInput, kind string) (value, error) {
 	id := caller.From(ctx)
-	v := value{Type: kind, KeyID: deref(in.KeyId), Description: deref(in.Description), AllowedPattern: deref(in.AllowedPattern),
-		Tier: deref(in.Tier), DataType: deref(in.DataType), Modified: s.Clock.Now().Truncate(time.Millisecond), User: id.PrincipalARN}
-	text := deref(in.Value)
+	v := value{Type: kind, KeyID: ptr.Value(in.KeyId), Description: ptr.Value(in.Description), AllowedPattern: ptr.Value(in.AllowedPattern),
+		Tier: ptr.Value(in.Tier), DataType: ptr.Value(in.DataType), Modified: s.Clock.Now().Truncate(time.Millisecond), User: id.PrincipalARN}
+	text := ptr.Value(in.Value)
 	if v.DataType == "" {
 		v.DataType = "text"
 	}
@@ -60,7 +61,7 @@ func (s *Service) newValue(ctx context.Context, in *ssm.PutParameterInput, kind 
 	}
 	limit := map[string]int{tierStandard: 4096, tierAdvanced: 8192}[v.Tier]
 	switch {
-	case deref(in.Policies) != "":
+	case ptr.Value(in.Policies) != "":
 		return v, awserr.New("NotImplemented", "Slipway does not implement parameter policies.").WithStatus(501)
 	case len(text) > limit:
 		return v, invalid("%s tier parameters support a maximum parameter value of %d characters.", v.Tier, limit)
@@ -90,16 +91,16 @@ func (s *Service) newValue(ctx context.Context, in *ssm.PutParameterInput, kind 
 }
 
 func (s *Service) put(ctx context.Context, in *ssm.PutParameterInput) (*ssm.PutParameterOutput, error) {
-	id, name := caller.From(ctx), deref(in.Name)
+	id, name := caller.From(ctx), ptr.Value(in.Name)
 	if err := checkName(name); err != nil {
 		return nil, err
 	}
-	if len(in.Tags) > 0 && deref(in.Overwrite) {
+	if len(in.Tags) > 0 && ptr.Value(in.Overwrite) {
 		return nil, invalid("Invalid request: tags and overwrite can't be used together. To create a parameter with tags, please remove overwrite flag. To update tags for an existing parameter, please use AddTagsToResource or RemoveTagsFromResource.")
 	}
 	tags := map[string]string{}
 	for _, t := range in.Tags {
-		tags[deref(t.Key)] = deref(t.Value)
+		tags[ptr.Value(t.Key)] = ptr.Value(t.Value)
 	}
 	var out *ssm.PutParameterOutput
 	err := s.Store.Update(ctx, func(tx store.Tx) error {
@@ -107,9 +108,9 @@ func (s *Service) put(ctx context.Context, in *ssm.PutParameterInput) (*ssm.PutP
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
-		kind := deref(in.Type)
+		kind := ptr.Value(in.Type)
 		switch {
-		case row != nil && !deref(in.Overwrite):
+		case row != nil && !ptr.Value(in.Overwrite):
 			return awserr.New("ParameterAlreadyExists", "The parameter already exists. To overwrite this value, set the overwrite option in the request to true.")
 		case row != nil && kind == "":
 			kind = row.Doc.Type
@@ -251,7 +252,7 @@ func pick(r store.Reader, row *store.Row[parameter], selector string) (*value, e
 
 func (s *Service) get(ctx context.Context, in *ssm.GetParameterInput) (out *ssm.GetParameterOutput, err error) {
 	err = s.Store.View(ctx, func(r store.Reader) error {
-		p, err := s.lookup(ctx, r, deref(in.Name), deref(in.WithDecryption))
+		p, err := s.lookup(ctx, r, ptr.Value(in.Name), ptr.Value(in.WithDecryption))
 		out = &ssm.GetParameterOutput{Parameter: p}
 		return err
 	})
@@ -262,7 +263,7 @@ func (s *Service) getMany(ctx context.Context, in *ssm.GetParametersInput) (*ssm
 	out := &ssm.GetParametersOutput{Parameters: []ssm.Parameter{}, InvalidParameters: []string{}}
 	err := s.Store.View(ctx, func(r store.Reader) error {
 		for _, name := range in.Names {
-			p, err := s.lookup(ctx, r, name, deref(in.WithDecryption))
+			p, err := s.lookup(ctx, r, name, ptr.Value(in.WithDecryption))
 			switch {
 			case awserr.As(err) != nil:
 				out.InvalidParameters = append(out.InvalidParameters, name)
@@ -295,7 +296,7 @@ func (s *Service) removeOne(ctx context.Context, tx store.Tx, name string) error
 }
 
 func (s *Service) delete(ctx context.Context, in *ssm.DeleteParameterInput) (*ssm.DeleteParameterOutput, error) {
-	return &ssm.DeleteParameterOutput{}, s.Store.Update(ctx, func(tx store.Tx) error { return s.removeOne(ctx, tx, deref(in.Name)) })
+	return &ssm.DeleteParameterOutput{}, s.Store.Update(ctx, func(tx store.Tx) error { return s.removeOne(ctx, tx, ptr.Value(in.Name)) })
 }
 
 func (s *Service) deleteMany(ctx context.Context, in *ssm.DeleteParametersInput) (*ssm.DeleteParametersOutput, error) {

@@ -10,6 +10,7 @@ import (
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/caller"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
 	"slipway/internal/clock"
 	"slipway/internal/keyring"
 )
@@ -38,14 +39,6 @@ func (s *Service) Register(m *dispatch.Mux) {
 	dispatch.Register(m, sts.OpAssumeRole, s.assumeRole)
 	dispatch.Register(m, sts.OpGetSessionToken, s.getSessionToken)
 	dispatch.Register(m, sts.OpGetFederationToken, s.getFederationToken)
-}
-
-func deref[T any](p *T) T {
-	if p == nil {
-		var zero T
-		return zero
-	}
-	return *p
 }
 
 func (s *Service) getCallerIdentity(ctx context.Context, _ *sts.GetCallerIdentityInput) (*sts.GetCallerIdentityOutput, error) {
@@ -78,29 +71,29 @@ func roleARN(arn string) (account, name string, err error) {
 }
 
 func (s *Service) assumeRole(ctx context.Context, in *sts.AssumeRoleInput) (*sts.AssumeRoleOutput, error) {
-	account, name, err := roleARN(deref(in.RoleArn))
+	account, name, err := roleARN(ptr.Value(in.RoleArn))
 	if err != nil {
 		return nil, err
 	}
 	id := caller.From(ctx)
-	denied := awserr.New("AccessDenied", "User: %s is not authorized to perform: sts:AssumeRole on resource: %s", id.PrincipalARN, deref(in.RoleArn)).WithStatus(403)
+	denied := awserr.New("AccessDenied", "User: %s is not authorized to perform: sts:AssumeRole on resource: %s", id.PrincipalARN, ptr.Value(in.RoleArn)).WithStatus(403)
 	if account != id.Account {
 		return nil, denied
 	}
 	got, err := dispatch.Call(ctx, s.Mux, iam.OpGetRole, &iam.GetRoleInput{RoleName: &name})
-	if awserr.Is(err, "NoSuchEntity") || err == nil && deref(got.Role.Arn) != *in.RoleArn {
+	if awserr.Is(err, "NoSuchEntity") || err == nil && ptr.Value(got.Role.Arn) != *in.RoleArn {
 		return nil, denied
 	}
 	if err != nil {
 		return nil, err
 	}
 	d := seconds(in.DurationSeconds, time.Hour)
-	if max := deref(got.Role.MaxSessionDuration); max > 0 && d > time.Duration(max)*time.Second {
+	if max := ptr.Value(got.Role.MaxSessionDuration); max > 0 && d > time.Duration(max)*time.Second {
 		return nil, awserr.New("ValidationError", "The requested DurationSeconds exceeds the MaxSessionDuration set for this role.")
 	}
-	session := deref(in.RoleSessionName)
-	arn := "arn:aws:sts::" + account + ":assumed-role/" + deref(got.Role.RoleName) + "/" + session
-	user := deref(got.Role.RoleId) + ":" + session
+	session := ptr.Value(in.RoleSessionName)
+	arn := "arn:aws:sts::" + account + ":assumed-role/" + ptr.Value(got.Role.RoleName) + "/" + session
+	user := ptr.Value(got.Role.RoleId) + ":" + session
 	return &sts.AssumeRoleOutput{Credentials: s.mint(account, arn, user, d), SourceIdentity: in.SourceIdentity,
 		AssumedRoleUser: &sts.AssumedRoleUser{Arn: &arn, AssumedRoleId: &user}}, nil
 }
@@ -125,8 +118,8 @@ func (s *Service) getFederationToken(ctx context.Context, in *sts.GetFederationT
 	if isSession(id) {
 		return nil, awserr.New("AccessDenied", "Cannot call GetFederationToken with session credentials").WithStatus(403)
 	}
-	arn := "arn:aws:sts::" + id.Account + ":federated-user/" + deref(in.Name)
-	user := id.Account + ":" + deref(in.Name)
+	arn := "arn:aws:sts::" + id.Account + ":federated-user/" + ptr.Value(in.Name)
+	user := id.Account + ":" + ptr.Value(in.Name)
 	return &sts.GetFederationTokenOutput{Credentials: s.mint(id.Account, arn, user, seconds(in.DurationSeconds, 12*time.Hour)),
 		FederatedUser: &sts.FederatedUser{Arn: &arn, FederatedUserId: &user}}, nil
 }
