@@ -23,6 +23,7 @@ type view struct {
 
 type stageView struct {
 	Name, Execution, Status, Summary, Error string
+	Revision                                string // the commit, shortened
 	Build                                   *buildView
 	Deploy                                  *deployView
 }
@@ -73,6 +74,10 @@ func observe(ctx context.Context, s *session, name string) (*view, error) {
 			}
 			e := a.LatestExecution
 			sv.Summary = ptr.Value(e.Summary)
+			if r := a.CurrentRevision; r != nil {
+				sv.Revision = ptr.Value(r.RevisionId)
+				sv.Revision = sv.Revision[:min(8, len(sv.Revision))]
+			}
 			if e.ErrorDetails != nil {
 				sv.Error = ptr.Value(e.ErrorDetails.Message)
 			}

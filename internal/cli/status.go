@@ -5,19 +5,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"sort"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
-
-	"slipway/internal/api/autoscaling"
-	"slipway/internal/api/cloudwatch"
-	"slipway/internal/api/codepipeline"
-	"slipway/internal/api/ec2"
-	"slipway/internal/api/elbv2"
-	"slipway/internal/aws/awserr"
-	"slipway/internal/aws/ptr"
 )
 
 func statusCommand(o *options) *cobra.Command {
@@ -39,158 +30,6 @@ func statusCommand(o *options) *cobra.Command {
 	c.Flags().BoolVar(&asJSON, "json", false, "as JSON")
 	c.Flags().BoolVarP(&watch, "watch", "w", false, "keep showing it")
 	return c
-}
-
-// overview is everything that status shows.
-type overview struct {
-	Endpoint  string         `json:"endpoint"`
-	Pipelines []*view        `json:"pipelines"`
-	Groups    []groupView    `json:"groups"`
-	Balancers []balancerView `json:"loadBalancers"`
-	Alarms    []alarmView    `json:"alarms"`
-}
-
-type groupView struct {
-	Name              string
-	Min, Desired, Max int64
-	Instances         []instanceView
-	LastActivity      string
-}
-
-type instanceView struct{ ID, Zone, Address, Lifecycle, Health, Target, Version string }
-
-type balancerView struct {
-	Name, URL, Error string
-	Targets          []string
-}
-
-type alarmView struct{ Name, State, Reason string }
-
-func gather(ctx context.Context, s *session) (*overview, error) {
-	ov := &overview{Endpoint: s.endpoint}
-	pipes, err := call(ctx, s, codepipeline.OpListPipelines, &codepipeline.ListPipelinesInput{})
-	if err != nil {
-		return nil, err
-	}
-	for _, p := range pipes.Pipelines {
-		v, err := observe(ctx, s, ptr.Value(p.Name))
-		if err != nil {
-			return nil, err
-		}
-		ov.Pipelines = append(ov.Pipelines, v)
-	}
-	health, err := ov.balancers(ctx, s)
-	if err != nil {
-		return nil, err
-	}
-	if err := ov.groups(ctx, s, health); err != nil {
-		return nil, err
-	}
-	alarms, err := call(ctx, s, cloudwatch.OpDescribeAlarms, &cloudwatch.DescribeAlarmsInput{})
-	if err != nil && !awserr.Is(err, "NotImplemented") {
-		return nil, err
-	}
-	if err == nil {
-		for _, a := range alarms.MetricAlarms {
-			ov.Alarms = append(ov.Alarms, alarmView{ptr.Value(a.AlarmName), ptr.Value(a.StateValue), ptr.Value(a.StateReason)})
-		}
-		for _, a := range alarms.CompositeAlarms {
-			ov.Alarms = append(ov.Alarms, alarmView{ptr.Value(a.AlarmName), ptr.Value(a.StateValue), ptr.Value(a.StateReason)})
-		}
-	}
-	return ov, nil
-}
-
-// balancers gathers load balancers, and the state of every target by id.
-func (ov *overview) balancers(ctx context.Context, s *session) (map[string]string, error) {
-	health := map[string]string{}
-	lbs, err := call(ctx, s, elbv2.OpDescribeLoadBalancers, &elbv2.DescribeLoadBalancersInput{})
-	if err != nil {
-		return nil, err
-	}
-	listeners, err := s.listeners(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for _, lb := range lbs.LoadBalancers {
-		bv := balancerView{Name: ptr.Value(lb.LoadBalancerName)}
-		for _, l := range listeners {
-			if l.LoadBalancerARN == ptr.Value(lb.LoadBalancerArn) {
-				bv.URL, bv.Error = l.url(), l.Error
-			}
-		}
-		groups, err := call(ctx, s, elbv2.OpDescribeTargetGroups, &elbv2.DescribeTargetGroupsInput{LoadBalancerArn: lb.LoadBalancerArn})
-		if err != nil {
-			return nil, err
-		}
-		for _, tg := range groups.TargetGroups {
-			th, err := call(ctx, s, elbv2.OpDescribeTargetHealth, &elbv2.DescribeTargetHealthInput{TargetGroupArn: tg.TargetGroupArn})
-			if err != nil {
-				return nil, err
-			}
-			for _, d := range th.TargetHealthDescriptions {
-				state := ptr.Value(d.TargetHealth.State)
-				if desc := ptr.Value(d.TargetHealth.Description); desc != "" {
-					state += " (" + desc + ")"
-				}
-				health[ptr.Value(d.Target.Id)] = state
-				bv.Targets = append(bv.Targets, ptr.Value(d.Target.Id)+" "+state)
-			}
-		}
-		ov.Balancers = append(ov.Balancers, bv)
-	}
-	return health, nil
-}
-
-func (ov *overview) groups(ctx context.Context, s *session, health map[string]string) error {
-	groups, err := call(ctx, s, autoscaling.OpDescribeAutoScalingGroups, &autoscaling.DescribeAutoScalingGroupsInput{})
-	if err != nil {
-		return err
-	}
-	for _, g := range groups.AutoScalingGroups {
-		gv := groupView{Name: ptr.Value(g.AutoScalingGroupName), Min: ptr.Value(g.MinSize), Max: ptr.Value(g.MaxSize), Desired: ptr.Value(g.DesiredCapacity)}
-		var ids []string
-		for _, i := range g.Instances {
-			ids = append(ids, ptr.Value(i.InstanceId))
-		}
-		addresses, err := addresses(ctx, s, ids)
-		if err != nil {
-			return err
-		}
-		for _, i := range g.Instances {
-			id := ptr.Value(i.InstanceId)
-			gv.Instances = append(gv.Instances, instanceView{ID: id, Zone: ptr.Value(i.AvailabilityZone), Lifecycle: ptr.Value(i.LifecycleState),
-				Health: ptr.Value(i.HealthStatus), Target: health[id], Address: addresses[id]})
-		}
-		sort.Slice(gv.Instances, func(a, b int) bool { return gv.Instances[a].Zone < gv.Instances[b].Zone })
-		acts, err := call(ctx, s, autoscaling.OpDescribeScalingActivities, &autoscaling.DescribeScalingActivitiesInput{AutoScalingGroupName: g.AutoScalingGroupName, MaxRecords: new(int64(1))})
-		if err == nil && len(acts.Activities) > 0 {
-			a := acts.Activities[0]
-			gv.LastActivity = ptr.Value(a.Description) + ": " + ptr.Value(a.StatusCode)
-			if m := ptr.Value(a.StatusMessage); m != "" {
-				gv.LastActivity += ": " + m
-			}
-		}
-		ov.Groups = append(ov.Groups, gv)
-	}
-	return nil
-}
-
-func addresses(ctx context.Context, s *session, ids []string) (map[string]string, error) {
-	out := map[string]string{}
-	if len(ids) == 0 {
-		return out, nil
-	}
-	res, err := call(ctx, s, ec2.OpDescribeInstances, &ec2.DescribeInstancesInput{Filters: []ec2.Filter{{Name: new("instance-id"), Values: ids}}})
-	if err != nil {
-		return nil, err
-	}
-	for _, r := range res.Reservations {
-		for _, i := range r.Instances {
-			out[ptr.Value(i.InstanceId)] = ptr.Value(i.PrivateIpAddress)
-		}
-	}
-	return out, nil
 }
 
 func showStatus(ctx context.Context, s *session, scr *screen, asJSON bool) error {
@@ -239,6 +78,9 @@ func (ov *overview) render(s *screen) []string {
 		}
 		lines = append(lines, line)
 		for _, st := range p.Stages {
+			if st.Summary != "" && st.Name == p.Stages[0].Name {
+				lines = append(lines, "      "+s.paint(dim, strings.TrimSpace(st.Revision+" "+st.Summary)))
+			}
 			if st.Build != nil && st.Build.Status == "IN_PROGRESS" {
 				lines = append(lines, "      "+s.paint(cyan, st.Build.Phase)+"  "+s.paint(dim, st.Build.LastLine))
 			}
@@ -252,6 +94,17 @@ func (ov *overview) render(s *screen) []string {
 					lines = append(lines, "      "+s.paint(red, strings.TrimRight(l, "\n")))
 				}
 			}
+		}
+	}
+	head("Deployments")
+	for _, r := range ov.Rollouts {
+		lines = append(lines, fmt.Sprintf("  %s %s/%s  %s  %s  %s", s.mark(r.Status), r.Application, r.Group, r.ID, r.Status,
+			s.paint(dim, "by "+r.Creator+", "+r.Created.Local().Format("Jan 2 15:04:05"))))
+		if r.Status != "Succeeded" {
+			for _, l := range s.wrap(r.Message, "      ") {
+				lines = append(lines, s.paint(red, l))
+			}
+			lines = append(lines, "      "+s.paint(dim, "the last that succeeded: "+orDash(r.Succeeded)))
 		}
 	}
 	head("Auto Scaling groups")
@@ -269,10 +122,28 @@ func (ov *overview) render(s *screen) []string {
 		lines = append(lines, fmt.Sprintf("  %s  %s  %s", b.Name, s.paint(cyan, b.URL), s.paint(red, b.Error)))
 	}
 	head("Alarms")
+	name := 0
 	for _, a := range ov.Alarms {
-		lines = append(lines, fmt.Sprintf("  %s %-40s %-18s %s", s.mark(a.State), a.Name, a.State, s.paint(dim, a.Reason)))
+		name = min(max(name, len(a.Name)), 40)
+	}
+	for _, a := range ov.Alarms {
+		lines = append(lines, strings.TrimRight(fmt.Sprintf("  %s %-*s  %s", s.mark(a.State), name, shorten(a.Name, name), a.State), " "))
+		if a.State == "ALARM" {
+			for _, l := range s.wrap(a.Reason, "      ") {
+				lines = append(lines, s.paint(red, l))
+			}
+		}
 	}
 	return lines
+}
+
+// shorten cuts a name at its end: that of a scaling policy's alarm is a random
+// id.
+func shorten(name string, width int) string {
+	if len(name) <= width {
+		return name
+	}
+	return name[:width-1] + "…"
 }
 
 func orDash(s string) string {
@@ -280,38 +151,4 @@ func orDash(s string) string {
 		return "–"
 	}
 	return s
-}
-
-// listener is where a load balancer's listener can be reached on this machine.
-type listener struct {
-	LoadBalancerARN string `json:"loadBalancerArn"`
-	Name            string `json:"name"`
-	Port            int    `json:"port"`
-	Protocol        string `json:"protocol"`
-	Address         string `json:"address"`
-	Error           string `json:"error"`
-}
-
-func (l listener) url() string { return strings.ToLower(l.Protocol) + "://" + l.Address }
-
-func (s *session) listeners(ctx context.Context) ([]listener, error) {
-	var out []listener
-	return out, s.admin(ctx, "GET", "listeners", nil, &out)
-}
-
-// listenerURL is the address of a load balancer's first listener.
-func (s *session) listenerURL(ctx context.Context, arn string) (string, error) {
-	ls, err := s.listeners(ctx)
-	if err != nil {
-		return "", err
-	}
-	for _, l := range ls {
-		if l.LoadBalancerARN == arn {
-			if l.Error != "" {
-				return "", fmt.Errorf("the load balancer cannot listen on %s: %s", l.Address, l.Error)
-			}
-			return l.url(), nil
-		}
-	}
-	return "", fmt.Errorf("load balancer %s has no listener", arn)
 }
