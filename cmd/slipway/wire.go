@@ -12,6 +12,7 @@ import (
 	apicloudformation "slipway/internal/api/cloudformation"
 	"slipway/internal/aws/dispatch"
 	"slipway/internal/blob"
+	"slipway/internal/hostinfo"
 	"slipway/internal/keyring"
 	"slipway/internal/mail"
 	"slipway/internal/services/autoscaling"
@@ -185,7 +186,8 @@ func (s *server) wireDelivery() error {
 		},
 	})
 	s.add("CodeCommit", s.codecommit)
-	s.add("CodeBuild", codebuild.New(codebuild.Deps{Store: s.store, Clock: s.clock, Mux: s.mux, Machines: s.driver, Repositories: s.codecommit, Log: s.log, Endpoint: "http://" + vpcEndpoint, MaxBuilds: runtime.NumCPU()}))
+	s.add("CodeBuild", codebuild.New(codebuild.Deps{Store: s.store, Clock: s.clock, Mux: s.mux, Machines: s.driver, Repositories: s.codecommit, Log: s.log, Endpoint: "http://" + vpcEndpoint, MaxBuilds: runtime.NumCPU(),
+		Free: func() (uint64, bool) { return hostinfo.Free(s.opts.DataDir) }}))
 	cd, err := codedeploy.New(codedeploy.Deps{Store: s.store, Mux: s.mux, Clock: s.clock, Dir: s.dir("codedeploy"), Log: s.log, AnyHost: s.opts.Auth == "any"})
 	if err != nil {
 		return err

@@ -82,3 +82,13 @@ func Explain(dir string, err error) error {
 	}
 	return err
 }
+
+// Free is how many bytes a program of root's can still write to the disk that
+// holds dir; ok is false if that is not known.
+func Free(dir string) (bytes uint64, ok bool) {
+	var st syscall.Statfs_t
+	if syscall.Statfs(dir, &st) != nil || st.Blocks == 0 {
+		return 0, false
+	}
+	return st.Bfree * uint64(st.Bsize), true
+}

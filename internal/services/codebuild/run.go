@@ -48,7 +48,7 @@ func (s *Service) drive(ctx context.Context, key store.Key) {
 			err = s.end(ctx, key, why.status, because(why.code, why.message))
 		case attempt >= attempts || errors.Is(err, errLost):
 			s.deps.Log.Error("build failed on our side", "build", key.ID, "error", err)
-			err = s.end(ctx, key, api.StatusTypeFault, because(faultContext, err.Error()))
+			err = s.end(ctx, key, api.StatusTypeFault, because(faultContext, err.Error()+s.shortage()))
 		default:
 			s.deps.Log.Warn("build is taken up again", "build", key.ID, "error", err)
 			_ = clock.Real.Sleep(ctx, time.Duration(attempt)*200*time.Millisecond) // ended: seen above
@@ -60,6 +60,19 @@ func (s *Service) drive(ctx context.Context, key store.Key) {
 		}
 		return
 	}
+}
+
+// shortage says that there is no room on the disk, where that is so: a runner
+// that cannot write cannot say why it ended.
+func (s *Service) shortage() string {
+	const little = 4 << 20 // a runner with that much left does not end for want of it
+	if s.deps.Free == nil {
+		return ""
+	}
+	if free, ok := s.deps.Free(); !ok || free >= little {
+		return ""
+	}
+	return "; the disk that holds the data directory is full: make room and start the build again"
 }
 
 // failure ends a build with a reason that its user can act upon.

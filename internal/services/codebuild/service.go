@@ -51,6 +51,9 @@ type Deps struct {
 	// MaxBuilds is how many builds run at once, the others wait in QUEUED;
 	// 0 means 8.
 	MaxBuilds int
+	// Free is how many bytes the disk has left on which builds write; ok is
+	// false, or Free nil, if that is not known.
+	Free func() (bytes uint64, ok bool)
 }
 
 // Service is CodeBuild. Its methods are safe for concurrent use.

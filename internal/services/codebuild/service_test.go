@@ -93,6 +93,21 @@ func TestMachineDies(t *testing.T) {
 	}
 }
 
+// A full disk is named where it is what may have ended the build.
+func TestMachineDiesOnAFullDisk(t *testing.T) {
+	w := scripted(t, phaseEvents("BUILD", "")[0])
+	id := w.build(nil)
+	w.until("the build runs", func() bool { return *w.get(id).CurrentPhase == "BUILD" })
+	w.free.Store(1 << 20)
+	if err := w.machines.(*simulated.Driver).Die(machineID(id), "no room"); err != nil {
+		t.Fatal(err)
+	}
+	b := w.wait(id)
+	if m := *b.Phases[len(b.Phases)-2].Contexts[0].Message; !strings.HasSuffix(m, "is full: make room and start the build again") {
+		t.Error(m)
+	}
+}
+
 func TestSimulatedMachinesBuildNothing(t *testing.T) {
 	w := newWorld(t, simulated.New(simulated.Options{})).start()
 	w.project("version: 0.2\nphases: {}\n", nil)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -52,7 +53,8 @@ type world struct {
 	t        *testing.T
 	store    store.Store
 	machines machine.Driver
-	clock    clock.Clock // nil: the real one
+	clock    clock.Clock   // nil: the real one
+	free     atomic.Uint64 // bytes on the disk of builds
 
 	mu       sync.Mutex
 	objects  map[string]string // "bucket/key" -> content
@@ -71,6 +73,7 @@ func newWorld(t *testing.T, machines machine.Driver) *world {
 		t.Fatal(err)
 	}
 	w := &world{t: t, store: st, machines: machines, objects: map[string]string{}, streams: map[string]bool{}, commits: map[string]map[string]string{}}
+	w.free.Store(1 << 40)
 	t.Cleanup(func() {
 		if w.stop != nil {
 			w.stop()
@@ -87,7 +90,7 @@ func (w *world) start() *world {
 	w.t.Helper()
 	mux := dispatch.New()
 	w.fakes(mux)
-	w.svc = New(Deps{Store: w.store, Clock: w.clock, Mux: mux, Machines: w.machines, Repositories: w, Log: slog.New(slog.NewTextHandler(w.t.Output(), nil))})
+	w.svc = New(Deps{Store: w.store, Clock: w.clock, Mux: mux, Machines: w.machines, Repositories: w, Log: slog.New(slog.NewTextHandler(w.t.Output(), nil)), Free: func() (uint64, bool) { return w.free.Load(), true }})
 	w.svc.Register(mux)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
