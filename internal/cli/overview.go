@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"sort"
 	"time"
 
@@ -13,11 +14,13 @@ import (
 	"slipway/internal/api/elbv2"
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/ptr"
+	"slipway/internal/hostinfo"
 )
 
 // overview is everything that status shows.
 type overview struct {
 	Endpoint  string         `json:"endpoint"`
+	Trouble   string         `json:"trouble,omitempty"` // of the host, in a sentence
 	Pipelines []*view        `json:"pipelines"`
 	Rollouts  []rolloutView  `json:"deployments"` // the newest of each deployment group
 	Groups    []groupView    `json:"groups"`
@@ -49,7 +52,7 @@ type balancerView struct {
 type alarmView struct{ Name, State, Reason string }
 
 func gather(ctx context.Context, s *session) (*overview, error) {
-	ov := &overview{Endpoint: s.endpoint}
+	ov := &overview{Endpoint: s.endpoint, Trouble: diskTrouble(s.dataDir)}
 	pipes, err := call(ctx, s, codepipeline.OpListPipelines, &codepipeline.ListPipelinesInput{})
 	if err != nil {
 		return nil, err
@@ -72,6 +75,16 @@ func gather(ctx context.Context, s *session) (*overview, error) {
 		return nil, err
 	}
 	return ov, ov.alarms(ctx, s)
+}
+
+// diskTrouble says that the disk is full or nearly so, else nothing.
+func diskTrouble(dir string) string {
+	const little = 64 << 20 // a deployment's bundle and its logs take about that
+	free, ok := hostinfo.Free(dir)
+	if !ok || free >= little {
+		return ""
+	}
+	return fmt.Sprintf("the disk that holds %s has %d MiB left: make room, what waits for it goes on by itself then", dir, free>>20)
 }
 
 // balancers gathers load balancers, and the state of every target by id.

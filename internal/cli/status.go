@@ -69,6 +69,11 @@ func watchStatus(ctx context.Context, s *session, scr *screen) error {
 
 func (ov *overview) render(s *screen) []string {
 	lines := []string{s.paint(bold, "slipway") + "  " + ov.Endpoint}
+	if ov.Trouble != "" {
+		for _, l := range s.wrap(ov.Trouble, "  ") {
+			lines = append(lines, s.paint(red, l))
+		}
+	}
 	head := func(title string) { lines = append(lines, "", s.paint(bold, title)) }
 	head("Pipelines")
 	for _, p := range ov.Pipelines {
