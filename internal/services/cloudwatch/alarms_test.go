@@ -84,7 +84,7 @@ func TestRefusedAlarms(t *testing.T) {
 		}
 	}
 	in := cpuAlarm("x")
-	in.ThresholdMetricId = new("band")
+	in.EvaluationInterval = new(int64(60))
 	if _, err := dispatch.Call(w.ctx, w.mux, api.OpPutMetricAlarm, in); awserr.As(err) == nil || awserr.As(err).Status != 501 {
 		t.Errorf("what is not built: %v", err)
 	}

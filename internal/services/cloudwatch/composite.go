@@ -48,7 +48,7 @@ func (s *Service) putCompositeAlarm(ctx context.Context, in *api.PutCompositeAla
 	}
 	c := *in
 	c.Tags, c.ActionsEnabled = nil, nil
-	return nil, s.putAlarm(ctx, *in.AlarmName, tags, in.ActionsEnabled, func(a *Alarm) error {
+	return nil, s.putAlarm(ctx, *in.AlarmName, tags, in.ActionsEnabled, func(_ store.Tx, a *Alarm) error {
 		a.Composite = &c
 		return nil
 	})

@@ -16,6 +16,12 @@
 // deliver.go runs each until it has succeeded or failed for good, whatever
 // crashes in between.
 //
+// An alarm may be compared with a band instead of a number: detectors.go keeps
+// the anomaly detectors (kind "cloudwatch:anomaly", State is its StateValue,
+// which a controller moves from PENDING_TRAINING to TRAINED or
+// TRAINED_INSUFFICIENT_DATA and between these two) and computes their models,
+// which package anomaly defines, from the points.
+//
 // Metric math is in package mathexpr, AWS's own service metrics are measured by
 // package collect, which writes through Record like any producer in the
 // process.

@@ -324,7 +324,7 @@ func (e *engine) evaluateMetric(ctx context.Context, w *watched) error {
 	e.mu.Lock()
 	w.end = end
 	e.mu.Unlock()
-	win, err := w.source.window(e.s, w.row.Key, end, w.rule.Range())
+	win, err := w.source.window(ctx, e.s, w.row.Key, end, w.rule.Range())
 	var wrong *expressionError
 	if err != nil && !errors.As(err, &wrong) {
 		return err

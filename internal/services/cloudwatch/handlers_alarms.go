@@ -21,15 +21,16 @@ func (s *Service) putMetricAlarm(ctx context.Context, in *api.PutMetricAlarmInpu
 	}
 	c := *in
 	c.Tags, c.ActionsEnabled = nil, nil
-	return nil, s.putAlarm(ctx, *in.AlarmName, tags, in.ActionsEnabled, func(a *Alarm) error {
+	return nil, s.putAlarm(ctx, *in.AlarmName, tags, in.ActionsEnabled, func(tx store.Tx, a *Alarm) error {
 		a.Metric = &c
-		return nil
+		account, region := where(ctx)
+		return s.ensureDetectors(tx, account, region, c.Metrics)
 	})
 }
 
 // putAlarm creates or replaces an alarm. A replaced one keeps its state and
 // tags, as on AWS.
-func (s *Service) putAlarm(ctx context.Context, name string, tags map[string]string, enabled *bool, set func(*Alarm) error) error {
+func (s *Service) putAlarm(ctx context.Context, name string, tags map[string]string, enabled *bool, set func(store.Tx, *Alarm) error) error {
 	account, region := where(ctx)
 	now := s.clock.Now()
 	return s.store.Update(ctx, func(tx store.Tx) error {
@@ -49,7 +50,7 @@ func (s *Service) putAlarm(ctx context.Context, name string, tags map[string]str
 			a.Metric, a.Composite, a.EvaluationState = nil, nil, ""
 		}
 		a.Configured, a.Muted = now, enabled != nil && !*enabled
-		if err := set(&a); err != nil {
+		if err := set(tx, &a); err != nil {
 			return err
 		}
 		if !created && before.composite() != a.composite() {

@@ -48,7 +48,7 @@ func (s *Service) getMetricData(ctx context.Context, in *api.GetMetricDataInput)
 	}
 	account, region := where(ctx)
 	now := s.clock.Now()
-	r := s.newRun(p, span{account: account, region: region, end: ceilUnix(*in.EndTime), start: func(period int64) int64 { return alignStart(*in.StartTime, now, period) }}, true)
+	r := s.newRun(ctx, p, span{account: account, region: region, end: ceilUnix(*in.EndTime), start: func(period int64) int64 { return alignStart(*in.StartTime, now, period) }}, true)
 	if err := r.checkSize(in); err != nil {
 		return nil, err
 	}

@@ -80,7 +80,8 @@ type noteMathTrigger struct {
 	Period, EvaluationPeriods        int64
 	DatapointsToAlarm                *int64 `json:",omitempty"`
 	ComparisonOperator               string
-	Threshold                        javaNumber
+	Threshold                        *javaNumber `json:",omitempty"`
+	ThresholdMetricId                *string     `json:",omitempty"`
 	TreatMissingData                 string
 	EvaluateLowSampleCountPercentile string
 	Metrics                          []noteQuery
@@ -156,7 +157,10 @@ func trigger(c *api.PutMetricAlarmInput) any {
 	}
 	t := noteMathTrigger{
 		Period: mathPeriod(c.Metrics), EvaluationPeriods: ptr.Value(c.EvaluationPeriods), DatapointsToAlarm: c.DatapointsToAlarm, ComparisonOperator: ptr.Value(c.ComparisonOperator),
-		Threshold: javaNumber(ptr.Value(c.Threshold)), TreatMissingData: ptr.Value(c.TreatMissingData), EvaluateLowSampleCountPercentile: ptr.Value(c.EvaluateLowSampleCountPercentile),
+		ThresholdMetricId: c.ThresholdMetricId, TreatMissingData: ptr.Value(c.TreatMissingData), EvaluateLowSampleCountPercentile: ptr.Value(c.EvaluateLowSampleCountPercentile),
+	}
+	if c.Threshold != nil {
+		t.Threshold = new(javaNumber(*c.Threshold))
 	}
 	for _, q := range c.Metrics {
 		n := noteQuery{Id: ptr.Value(q.Id), Expression: q.Expression, Label: q.Label, ReturnData: q.ReturnData == nil || *q.ReturnData}
@@ -234,9 +238,13 @@ func mailMetric(line func(string, ...any), c *api.PutMetricAlarmInput) {
 	if c.DatapointsToAlarm != nil {
 		m = *c.DatapointsToAlarm
 	}
+	than := ptr.Value(c.ThresholdMetricId)
+	if c.Threshold != nil {
+		than = evaluate.JavaDouble(*c.Threshold)
+	}
 	line("Threshold:")
 	line("- The alarm is in the ALARM state when the metric is %s %s for at least %d of the last %d period(s) of %d seconds.",
-		ptr.Value(c.ComparisonOperator), evaluate.JavaDouble(ptr.Value(c.Threshold)), m, n, period)
+		ptr.Value(c.ComparisonOperator), than, m, n, period)
 	line("")
 	treat := ptr.Value(c.TreatMissingData)
 	if treat == "" {

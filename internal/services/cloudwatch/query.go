@@ -1,6 +1,7 @@
 package cloudwatch
 
 import (
+	"context"
 	"fmt"
 	"regexp"
 	"slices"
@@ -116,6 +117,7 @@ type span struct {
 
 // run is one evaluation of a program.
 type run struct {
+	ctx     context.Context // of the request or the evaluation that it is for
 	s       *Service
 	p       *program
 	span    span
@@ -124,8 +126,8 @@ type run struct {
 	search  bool
 }
 
-func (s *Service) newRun(p *program, sp span, search bool) *run {
-	return &run{s: s, p: p, span: sp, values: map[string]mathexpr.Value{}, samples: map[string]map[int64]float64{}, search: search}
+func (s *Service) newRun(ctx context.Context, p *program, sp span, search bool) *run {
+	return &run{ctx: ctx, s: s, p: p, span: sp, values: map[string]mathexpr.Value{}, samples: map[string]map[int64]float64{}, search: search}
 }
 
 // value evaluates one query; false where the id is unknown.
@@ -205,6 +207,9 @@ func (r *run) expression(id string, q *api.MetricDataQuery) (mathexpr.Value, err
 	env := &mathexpr.Env{Start: r.span.start(period), End: r.span.end, Period: period, Get: r.value, Metrics: r.metrics}
 	if r.search {
 		env.Search = r.searchSeries
+	}
+	if len(r.p.exprs[id].Bands()) > 0 {
+		env.Band = r.band
 	}
 	v, err := r.p.exprs[id].Eval(env)
 	if err != nil {

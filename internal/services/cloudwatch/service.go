@@ -53,6 +53,8 @@ type Service struct {
 	outbox   *reconcile.Controller
 	records  chan record
 	collect  *collect.Collector
+	models   *models
+	trainer  *reconcile.Controller
 }
 
 // New opens the points in d.Dir. Close gives the files back.
@@ -71,6 +73,10 @@ func New(d Deps) (*Service, error) {
 	s.engine = newEngine(s)
 	s.outbox = &reconcile.Controller{
 		Name: "CloudWatch alarm actions", Store: d.Store, Clock: d.Clock, Kind: actions.Kind, Workers: 4, Reconcile: s.deliver, Log: d.Log,
+	}
+	s.models = newModels(s)
+	s.trainer = &reconcile.Controller{
+		Name: "CloudWatch anomaly detectors", Store: d.Store, Clock: d.Clock, Kind: detectors.Kind, Workers: 1, Reconcile: s.trainDetector, Log: d.Log,
 	}
 	s.collect = collect.New(collect.Deps{Store: d.Store, Clock: d.Clock, Log: d.Log, Machines: d.Machines, Balancers: d.Balancers, Put: s.Put})
 	return s, nil
@@ -102,6 +108,9 @@ func (s *Service) Register(mux *dispatch.Mux) {
 	dispatch.Register(mux, api.OpSetAlarmState, s.setAlarmState)
 	dispatch.Register(mux, api.OpEnableAlarmActions, s.enableAlarmActions)
 	dispatch.Register(mux, api.OpDisableAlarmActions, s.disableAlarmActions)
+	dispatch.Register(mux, api.OpPutAnomalyDetector, s.putAnomalyDetector)
+	dispatch.Register(mux, api.OpDescribeAnomalyDetectors, s.describeAnomalyDetectors)
+	dispatch.Register(mux, api.OpDeleteAnomalyDetector, s.deleteAnomalyDetector)
 	dispatch.Register(mux, api.OpTagResource, s.tagResource)
 	dispatch.Register(mux, api.OpUntagResource, s.untagResource)
 	dispatch.Register(mux, api.OpListTagsForResource, s.listTagsForResource)
@@ -113,7 +122,7 @@ func (s *Service) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var wg sync.WaitGroup
-	parts := []func(context.Context) error{s.engine.Run, s.outbox.Run, s.writeRecords, s.collect.Run, s.sweepHistory}
+	parts := []func(context.Context) error{s.engine.Run, s.outbox.Run, s.writeRecords, s.collect.Run, s.trainer.Run, s.sweepHistory}
 	errs := make([]error, len(parts))
 	for i, run := range parts {
 		wg.Go(func() {
@@ -166,7 +175,10 @@ func (s *Service) Put(ctx context.Context, account, region, namespace string, da
 
 // Reset forgets all metrics; only an ephemeral server may do that. The rest
 // of this service is rows.
-func (s *Service) Reset() error { return s.metrics.Forget() }
+func (s *Service) Reset() error {
+	s.models.forget()
+	return s.metrics.Forget()
+}
 
 func (s *Service) put(ctx context.Context, points []metricstore.Point) error {
 	if err := s.metrics.Put(ctx, points); err != nil {

@@ -28,7 +28,7 @@ const (
 // world is a service with a store, a clock that runs fast, and stand-ins at
 // its borders: topics and policies that only remember.
 type world struct {
-	*testing.T
+	testing.TB
 	dir   string
 	clock clock.Clock
 	store store.Store
@@ -43,8 +43,8 @@ type world struct {
 	publish   func() error
 }
 
-func newWorld(t *testing.T, rate float64) *world {
-	w := &world{T: t, dir: t.TempDir(), clock: clock.Scaled(rate, time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC))}
+func newWorld(t testing.TB, rate float64) *world {
+	w := &world{TB: t, dir: t.TempDir(), clock: clock.Scaled(rate, time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC))}
 	w.ctx = caller.With(context.Background(), caller.Identity{Account: account, Region: region})
 	w.open()
 	t.Cleanup(func() { w.stop() })

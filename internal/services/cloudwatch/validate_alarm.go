@@ -25,20 +25,27 @@ func checkMetricAlarm(in *api.PutMetricAlarmInput) error {
 	if in.EvaluationCriteria != nil || in.EvaluationInterval != nil {
 		return awserr.New("NotImplemented", "Slipway does not implement alarms on PromQL queries (EvaluationCriteria) yet.").WithStatus(501)
 	}
-	if in.ThresholdMetricId != nil {
-		return awserr.New("NotImplemented", "Slipway does not implement anomaly detection alarms (ThresholdMetricId) yet.").WithStatus(501)
-	}
+	banded := evaluate.Rule{Operator: ptr.Value(in.ComparisonOperator)}.Banded()
 	switch {
 	case in.ComparisonOperator == nil:
 		return validation("The parameter ComparisonOperator is required.")
 	case in.EvaluationPeriods == nil:
 		return validation("The parameter EvaluationPeriods is required.")
-	case in.Threshold == nil:
+	case banded && in.ThresholdMetricId == nil:
+		return validation("ComparisonOperators for ranges require ThresholdMetricId to be set")
+	case in.Threshold != nil && in.ThresholdMetricId != nil:
+		return validation("Threshold and ThresholdMetricId cannot both be set")
+	case in.ThresholdMetricId != nil && !banded:
+		return validation("ThresholdMetricId requires a ComparisonOperator for ranges: %s, %s or %s.", evaluate.OutsideBand, evaluate.BelowBand, evaluate.AboveBand)
+	case in.ThresholdMetricId != nil && in.Metrics == nil:
+		return validation("ThresholdMetricId requires Metrics.")
+	case in.Threshold == nil && !banded:
 		return validation("The parameter Threshold is required.")
-	case strings.Contains(*in.ComparisonOperator, "Lower") || strings.Contains(*in.ComparisonOperator, "Upper"):
-		return validation("ComparisonOperator %s requires ThresholdMetricId.", *in.ComparisonOperator)
+	case in.Threshold == nil:
 	case math.IsNaN(*in.Threshold) || math.IsInf(*in.Threshold, 0):
 		return validation("The parameter Threshold must be a finite number.")
+	}
+	switch {
 	case in.DatapointsToAlarm != nil && *in.DatapointsToAlarm > *in.EvaluationPeriods:
 		return validation("The parameter DatapointsToAlarm must be less than or equal to the parameter EvaluationPeriods.")
 	case in.TreatMissingData != nil && !missingTreatments[*in.TreatMissingData]:
@@ -124,12 +131,18 @@ func checkMathAlarm(in *api.PutMetricAlarmInput) error {
 	if err != nil {
 		return err
 	}
+	want, err := p.watched(in)
+	if err != nil {
+		return err
+	}
 	stats, watched := 0, 0
 	period := int64(0)
 	for i := range in.Metrics {
 		q := &in.Metrics[i]
-		if q.ReturnData == nil || *q.ReturnData {
-			watched++
+		if returns(q) {
+			if watched++; !want[*q.Id] && in.ThresholdMetricId != nil {
+				return validation("Metrics: %s must not return data: an alarm on a band returns the band and what it is the band of.", *q.Id)
+			}
 		}
 		if q.MetricStat != nil {
 			stats++
@@ -146,10 +159,43 @@ func checkMathAlarm(in *api.PutMetricAlarmInput) error {
 	switch {
 	case stats > 10 || len(in.Metrics)-stats > 10:
 		return validation("Metrics must have at most 10 metrics and 10 expressions.")
-	case watched != 1:
-		return validation("Exactly one element of Metrics must return data; set ReturnData to false in the others.")
+	case in.ThresholdMetricId != nil && watched != 2:
+		return validation("Exactly two elements of the metrics list should return data.")
+	case in.ThresholdMetricId == nil && watched != 1:
+		return validation("Exactly one element of the metrics list should return data.")
 	case stats == 0:
 		return validation("Metrics must contain at least one MetricStat.")
 	}
 	return checkAlarmPeriod(period, *in.EvaluationPeriods, "Period")
+}
+
+// watched checks what the alarm compares with what: with ThresholdMetricId,
+// which must be a band, the band and its metric; it returns their ids.
+func (p *program) watched(in *api.PutMetricAlarmInput) (map[string]bool, error) {
+	for id, e := range p.exprs {
+		if _, ok := e.Band(); ok && returns(p.byID[id]) && in.ThresholdMetricId == nil {
+			return nil, validation("Metrics: %s is a band; name it in ThresholdMetricId.", id)
+		}
+	}
+	if in.ThresholdMetricId == nil {
+		return nil, nil
+	}
+	id := *in.ThresholdMetricId
+	e := p.exprs[id]
+	if e == nil {
+		return nil, validation("ThresholdMetricId %s does not match an expression in Metrics.", id)
+	}
+	metric, ok := e.Band()
+	if !ok {
+		return nil, validation("ThresholdMetricId %s must be an expression that is an ANOMALY_DETECTION_BAND.", id)
+	}
+	for _, list := range [][]string{in.OKActions, in.AlarmActions, in.InsufficientDataActions} {
+		for _, arn := range list {
+			// User Guide, "Creating a CloudWatch alarm based on anomaly detection".
+			if s := strings.Split(arn, ":")[2]; s == "autoscaling" || s == "automate" || s == "swf" {
+				return nil, validation("Alarms based on anomaly detection do not take Auto Scaling and EC2 actions: %s", arn)
+			}
+		}
+	}
+	return map[string]bool{id: true, metric: true}, nil
 }

@@ -21,6 +21,7 @@ import (
 type source struct {
 	program *program
 	watched string // the id of what is compared
+	band    string // the id of the band that it is compared with, or ""
 	period  int64  // seconds
 }
 
@@ -50,8 +51,9 @@ func newWatched(row *store.Row[Alarm]) (*watched, error) {
 		return nil, err
 	}
 	w.source = source{program: p, period: mathPeriod(queries)}
+	w.source.band = ptr.Value(c.ThresholdMetricId)
 	for _, q := range queries {
-		if q.ReturnData == nil || *q.ReturnData {
+		if returns(&q) && *q.Id != w.source.band {
 			w.source.watched = *q.Id
 		}
 	}
@@ -61,7 +63,7 @@ func newWatched(row *store.Row[Alarm]) (*watched, error) {
 		w.step = 10
 	}
 	n := int(*c.EvaluationPeriods)
-	w.rule = evaluate.Rule{Periods: n, ToAlarm: n, Operator: *c.ComparisonOperator, Threshold: *c.Threshold, Missing: ptr.Value(c.TreatMissingData)}
+	w.rule = evaluate.Rule{Periods: n, ToAlarm: n, Operator: *c.ComparisonOperator, Threshold: ptr.Value(c.Threshold), Missing: ptr.Value(c.TreatMissingData)}
 	if c.DatapointsToAlarm != nil {
 		w.rule.ToAlarm = int(*c.DatapointsToAlarm)
 	}
@@ -98,9 +100,9 @@ func (a *Alarm) metrics(account, region string) []metricstore.Metric {
 }
 
 // window reads the n periods before end.
-func (src *source) window(s *Service, key store.Key, end int64, n int) (window, error) {
+func (src *source) window(ctx context.Context, s *Service, key store.Key, end int64, n int) (window, error) {
 	start := end - int64(n)*src.period
-	r := s.newRun(src.program, span{account: key.Account, region: key.Region, start: func(int64) int64 { return start }, end: end}, false)
+	r := s.newRun(ctx, src.program, span{account: key.Account, region: key.Region, start: func(int64) int64 { return start }, end: end}, false)
 	v, _, err := r.value(src.watched)
 	if err != nil {
 		return window{}, err
@@ -120,13 +122,40 @@ func (src *source) window(s *Service, key store.Key, end int64, n int) (window, 
 	case mathexpr.List:
 		return w, &expressionError{src.watched, errors.New("it gives several time series")}
 	}
+	if src.band != "" {
+		return w, src.bound(r, &w)
+	}
 	return w, nil
+}
+
+// bound gives each point its band. A point without one cannot be compared: it
+// counts as missing.
+func (src *source) bound(r *run, w *window) error {
+	v, _, err := r.value(src.band)
+	if err != nil {
+		return err
+	}
+	have := make([]bool, len(w.points))
+	for i, p := range v.List[0].Points {
+		at := (p.At - w.start) / src.period
+		if at < 0 || at >= int64(len(w.points)) || w.points[at] == nil {
+			continue
+		}
+		have[at], w.points[at].Lower, w.points[at].Upper = true, p.Value, v.List[1].Points[i].Value
+	}
+	for i := range w.points {
+		if !have[i] {
+			w.points[i] = nil
+		}
+	}
+	return nil
 }
 
 type evaluatedPoint struct {
 	Timestamp   string      `json:"timestamp"`
 	SampleCount *javaNumber `json:"sampleCount,omitempty"`
 	Value       *javaNumber `json:"value,omitempty"`
+	Threshold   *javaNumber `json:"threshold,omitempty"` // of an alarm on one side of a band
 }
 
 // reasonData is StateReasonData: the JSON that goes with a state.
@@ -140,22 +169,39 @@ func reasonData(w *watched, win window, res evaluate.Result, now time.Time) stri
 		Statistic string           `json:"statistic,omitempty"`
 		Period    int64            `json:"period"`
 		Recent    []javaNumber     `json:"recentDatapoints"`
-		Threshold javaNumber       `json:"threshold"`
+		Threshold *javaNumber      `json:"threshold,omitempty"`
+		Lower     []javaNumber     `json:"recentLowerThresholds,omitempty"`
+		Upper     []javaNumber     `json:"recentUpperThresholds,omitempty"`
 		Evaluated []evaluatedPoint `json:"evaluatedDatapoints,omitempty"`
 	}{
 		Version: "1.0", QueryDate: now.UTC().Format(awsTime), Unit: c.Unit, Statistic: ptr.Value(c.Statistic) + ptr.Value(c.ExtendedStatistic),
-		Period: w.source.period, Recent: []javaNumber{}, Threshold: javaNumber(w.rule.Threshold),
+		Period: w.source.period, Recent: []javaNumber{},
+	}
+	if !w.rule.Banded() {
+		data.Threshold = new(javaNumber(w.rule.Threshold))
 	}
 	for _, p := range slices.Backward(res.Used) {
 		if data.StartDate == "" {
 			data.StartDate = p.Start.Format(awsTime)
 		}
 		data.Recent = append(data.Recent, javaNumber(p.Value))
+		if op := w.rule.Operator; op == evaluate.OutsideBand || op == evaluate.BelowBand {
+			data.Lower = append(data.Lower, javaNumber(p.Lower))
+		}
+		if op := w.rule.Operator; op == evaluate.OutsideBand || op == evaluate.AboveBand {
+			data.Upper = append(data.Upper, javaNumber(p.Upper))
+		}
 	}
 	for _, p := range res.Used {
 		e := evaluatedPoint{Timestamp: p.Start.Format(awsTime), Value: new(javaNumber(p.Value))}
 		if p.Samples > 0 {
 			e.SampleCount = new(javaNumber(p.Samples))
+		}
+		switch w.rule.Operator {
+		case evaluate.BelowBand:
+			e.Threshold = new(javaNumber(p.Lower))
+		case evaluate.AboveBand:
+			e.Threshold = new(javaNumber(p.Upper))
 		}
 		data.Evaluated = append(data.Evaluated, e)
 	}

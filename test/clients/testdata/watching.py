@@ -47,6 +47,41 @@ def alarms():
 
 
 @step
+def anomalies():
+    now = datetime.now(timezone.utc).replace(second=0, microsecond=0)
+    start = now - timedelta(hours=5)
+    usual = [{"MetricName": "Visitors", "Timestamp": start + timedelta(minutes=m), "Value": 100.0 + m % 3} for m in range(300)]
+    cw.put_metric_data(Namespace="Day", MetricData=usual)
+    one = {"Namespace": "Day", "MetricName": "Visitors", "Stat": "Average"}
+    refused("InvalidParameterValue", cw.put_anomaly_detector, SingleMetricAnomalyDetector=one, Configuration={"MetricTimezone": "Europe/Atlantis"})
+    refused("MissingParameter", cw.put_anomaly_detector)
+    cw.put_anomaly_detector(SingleMetricAnomalyDetector=one, Configuration={"MetricTimezone": "Europe/Berlin", "ExcludedTimeRanges": [{"StartTime": start, "EndTime": start + timedelta(minutes=5)}]})
+    d = until("the model", lambda: [x for x in pages(cw, "describe_anomaly_detectors", "AnomalyDetectors")[0] if x["StateValue"] == "TRAINED"])[0]
+    eq((d["MetricName"], d["SingleMetricAnomalyDetector"]["Stat"], d["Configuration"]["MetricTimezone"]), ("Visitors", "Average", "Europe/Berlin"))
+    stat = {"Metric": {"Namespace": "Day", "MetricName": "Visitors"}, "Period": 60, "Stat": "Average"}
+    queries = [{"Id": "m1", "MetricStat": stat}, {"Id": "ad1", "Expression": "ANOMALY_DETECTION_BAND(m1, 3)"}]
+    r = cw.get_metric_data(MetricDataQueries=queries, StartTime=start, EndTime=now)["MetricDataResults"]
+    eq([x["Id"] for x in r], ["m1", "ad1", "ad1"])
+    eq((len(r[1]["Values"]), len(r[2]["Values"])), (300, 300))
+    assert 90 < r[1]["Values"][0] < 101 < r[2]["Values"][0] < 110, (r[1]["Values"][0], r[2]["Values"][0])
+    args = dict(AlarmName="unusual", ComparisonOperator="GreaterThanUpperThreshold", EvaluationPeriods=1, ThresholdMetricId="ad1", Metrics=queries)
+    refused("ValidationError", cw.put_metric_alarm, **dict(args, Threshold=1))
+    cw.put_metric_alarm(**args)
+    cw.put_metric_data(Namespace="Day", MetricData=[{"MetricName": "Visitors", "Timestamp": now - timedelta(minutes=1), "Value": 9000.0}])
+    a = until("the alarm", lambda: cw.describe_alarms(AlarmNames=["unusual"], StateValue="ALARM")["MetricAlarms"], limit=25)[0]
+    assert a["StateReason"].startswith("Thresholds Crossed: ") and "upper thresholds" in a["StateReason"], a["StateReason"]
+    cw.delete_alarms(AlarmNames=["unusual"])
+    m2 = dict(queries[0], Id="m2", ReturnData=False)
+    math = {"MetricDataQueries": [m2, {"Id": "e", "Expression": "m2 * 2", "ReturnData": True}]}
+    cw.put_anomaly_detector(MetricMathAnomalyDetector=math)
+    eq([x["MetricMathAnomalyDetector"]["MetricDataQueries"][1]["Expression"] for x in cw.describe_anomaly_detectors(AnomalyDetectorTypes=["METRIC_MATH"])["AnomalyDetectors"]], ["m2 * 2"])
+    cw.delete_anomaly_detector(MetricMathAnomalyDetector=math)
+    cw.delete_anomaly_detector(SingleMetricAnomalyDetector=one)
+    refused("ResourceNotFoundException", cw.delete_anomaly_detector, SingleMetricAnomalyDetector=one)
+    eq(cw.describe_anomaly_detectors(AnomalyDetectorTypes=["METRIC_MATH", "SINGLE_METRIC"])["AnomalyDetectors"], [])
+
+
+@step
 def log_events():
     logs.create_log_group(logGroupName="/day/app", tags={"a": "b"})
     refused("ResourceAlreadyExistsException", logs.create_log_group, logGroupName="/day/app")

@@ -27,6 +27,11 @@ const (
 	Greater        = "GreaterThanThreshold"
 	Less           = "LessThanThreshold"
 	LessOrEqual    = "LessThanOrEqualToThreshold"
+
+	// Those of anomaly detection compare with the bounds of each point.
+	OutsideBand = "LessThanLowerOrGreaterThanUpperThreshold"
+	BelowBand   = "LessThanLowerThreshold"
+	AboveBand   = "GreaterThanUpperThreshold"
 )
 
 // Point is the value of one period.
@@ -34,6 +39,9 @@ type Point struct {
 	Start   time.Time
 	Value   float64
 	Samples float64 // 0: not known
+	// Lower and Upper are the band at that time, for the operators that
+	// compare with one.
+	Lower, Upper float64
 }
 
 // Rule is the part of an alarm that decides.
@@ -54,9 +62,21 @@ type Rule struct {
 // for N = 3 shows 5.
 func (r Rule) Range() int { return r.Periods + 2 }
 
-// Breaches says whether a value is on the alarming side.
-func (r Rule) Breaches(v float64) bool {
+// Banded says whether the rule compares with a band instead of Threshold.
+func (r Rule) Banded() bool {
+	return r.Operator == OutsideBand || r.Operator == BelowBand || r.Operator == AboveBand
+}
+
+// Breaches says whether a point is on the alarming side.
+func (r Rule) Breaches(p Point) bool {
+	v := p.Value
 	switch r.Operator {
+	case OutsideBand:
+		return v < p.Lower || v > p.Upper
+	case BelowBand:
+		return v < p.Lower
+	case AboveBand:
+		return v > p.Upper
 	case GreaterOrEqual:
 		return v >= r.Threshold
 	case Greater:
@@ -94,7 +114,7 @@ func Evaluate(r Rule, window []*Point, current string) Result {
 		}
 		oldest = len(window) - i
 		res.Used = append(res.Used, *window[i])
-		if r.Breaches(window[i].Value) {
+		if r.Breaches(*window[i]) {
 			res.Breaching++
 		}
 	}

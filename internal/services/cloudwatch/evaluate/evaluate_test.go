@@ -81,8 +81,25 @@ func TestOperators(t *testing.T) {
 		{Less, [3]bool{true, false, false}}, {LessOrEqual, [3]bool{true, true, false}},
 	} {
 		for i, v := range []float64{4, 5, 6} {
-			if (Rule{Operator: c.op, Threshold: 5}).Breaches(v) != c.want[i] {
+			if (Rule{Operator: c.op, Threshold: 5}).Breaches(Point{Value: v}) != c.want[i] {
 				t.Errorf("%v %s 5", v, c.op)
+			}
+		}
+	}
+}
+
+func TestBandOperators(t *testing.T) {
+	for _, c := range []struct {
+		op   string
+		want [5]bool // below, at the lower bound, within, at the upper bound, above
+	}{
+		{OutsideBand, [5]bool{true, false, false, false, true}},
+		{BelowBand, [5]bool{true, false, false, false, false}},
+		{AboveBand, [5]bool{false, false, false, false, true}},
+	} {
+		for i, v := range []float64{1, 2, 3, 4, 5} {
+			if (Rule{Operator: c.op}).Breaches(Point{Value: v, Lower: 2, Upper: 4}) != c.want[i] {
+				t.Errorf("%v %s [2, 4]", v, c.op)
 			}
 		}
 	}
@@ -117,6 +134,16 @@ func TestReasons(t *testing.T) {
 			"Threshold Crossed: no datapoints were received for 1 period and 1 missing datapoint was treated as [NonBreaching]."},
 		{Rule{Periods: 3, ToAlarm: 2, Operator: LessOrEqual, Threshold: 2}, []*Point{nil, nil, {Start: at, Value: 1}, {Start: at, Value: 9}, {Start: at.Add(time.Minute), Value: 2}},
 			"Threshold Crossed: 2 out of the last 3 datapoints [2.0 (02/10/19 17:00:00), 1.0 (02/10/19 16:59:00)] were less than or equal to the threshold (2.0) (minimum 2 datapoints for OK -> ALARM transition)."},
+		// The two examples of the user guide ("Alarm events and EventBridge"),
+		{Rule{Periods: 1, ToAlarm: 1, Operator: OutsideBand}, []*Point{nil, nil, {Start: at, Value: 0, Lower: 0.020599444741798756, Upper: 0.3006915352732461}},
+			"Thresholds Crossed: 1 out of the last 1 datapoints [0.0 (02/10/19 16:59:00)] was less than the lower thresholds [0.020599444741798756] or greater than the upper thresholds [0.3006915352732461] (minimum 1 datapoint for OK -> ALARM transition)."},
+		{Rule{Periods: 1, ToAlarm: 1, Operator: OutsideBand}, []*Point{nil, nil, {Start: at, Value: 0.166666666664241, Lower: 0.0206719426210418, Upper: 0.30076870222143803}},
+			"Thresholds Crossed: 1 out of the last 1 datapoints [0.166666666664241 (02/10/19 16:59:00)] was not less than the lower thresholds [0.0206719426210418] or not greater than the upper thresholds [0.30076870222143803] (minimum 1 datapoint for ALARM -> OK transition)."},
+		// and one-sided ones.
+		{Rule{Periods: 3, ToAlarm: 2, Operator: AboveBand}, []*Point{nil, nil, {Start: at, Value: 9, Upper: 3}, {Start: at, Value: 1, Upper: 4}, {Start: at.Add(time.Minute), Value: 8, Upper: 5.5}},
+			"Thresholds Crossed: 2 out of the last 3 datapoints [8.0 (02/10/19 17:00:00), 9.0 (02/10/19 16:59:00)] were greater than the upper thresholds [5.5, 3.0] (minimum 2 datapoints for OK -> ALARM transition)."},
+		{Rule{Periods: 1, ToAlarm: 1, Operator: BelowBand}, []*Point{nil, nil, {Start: at, Value: 9, Lower: 3}},
+			"Thresholds Crossed: 1 out of the last 1 datapoints [9.0 (02/10/19 16:59:00)] was not less than the lower thresholds [3.0] (minimum 1 datapoint for ALARM -> OK transition)."},
 	} {
 		if got := c.rule.Reason(Evaluate(c.rule, c.points, OK)); got != c.want {
 			t.Errorf("\n%s\n%s", got, c.want)

@@ -53,18 +53,24 @@ func (r Rule) Reason(res Result) string {
 		}
 		treated = count(res.Fills, "missing datapoint") + was(res.Fills) + "treated as [" + as + "]"
 	}
+	crossed := "Threshold Crossed"
+	if r.Banded() {
+		crossed = "Thresholds Crossed"
+	}
 	if len(res.Used) == 0 {
-		return fmt.Sprintf("Threshold Crossed: no datapoints were received for %s and %s.", count(r.Periods, "period"), treated)
+		return fmt.Sprintf("%s: no datapoints were received for %s and %s.", crossed, count(r.Periods, "period"), treated)
 	}
 	alarm := res.State == Alarm
 	var shown []string
+	var points []Point
 	for _, p := range res.Used {
-		if r.Breaches(p.Value) == alarm {
+		if r.Breaches(p) == alarm {
+			points = append(points, p)
 			shown = append(shown, fmt.Sprintf("%s (%s)", JavaDouble(p.Value), p.Start.UTC().Format("02/01/06 15:04:05")))
 		}
 	}
 	if len(shown) == 0 { // the fills alone decided
-		return fmt.Sprintf("Threshold Crossed: %s.", treated)
+		return fmt.Sprintf("%s: %s.", crossed, treated)
 	}
 	not, minimum, transition := "", r.ToAlarm, "OK -> ALARM"
 	if !alarm {
@@ -73,9 +79,28 @@ func (r Rule) Reason(res Result) string {
 	if treated != "" {
 		treated = " and " + treated
 	}
-	return fmt.Sprintf("Threshold Crossed: %d out of the last %d datapoints [%s]%s%s%s the threshold (%s)%s (minimum %s for %s transition).",
-		len(shown), r.Periods, strings.Join(shown, ", "), was(len(shown)), not, phrases[r.Operator],
-		JavaDouble(r.Threshold), treated, count(minimum, "datapoint"), transition)
+	return fmt.Sprintf("%s: %d out of the last %d datapoints [%s]%s%s%s (minimum %s for %s transition).",
+		crossed, len(shown), r.Periods, strings.Join(shown, ", "), was(len(shown)), r.comparison(not, points), treated, count(minimum, "datapoint"), transition)
+}
+
+// comparison says what the points were compared with; not is "not " or "".
+func (r Rule) comparison(not string, points []Point) string {
+	if !r.Banded() {
+		return fmt.Sprintf("%s%s the threshold (%s)", not, phrases[r.Operator], JavaDouble(r.Threshold))
+	}
+	var lower, upper []string
+	for _, p := range points {
+		lower, upper = append(lower, JavaDouble(p.Lower)), append(upper, JavaDouble(p.Upper))
+	}
+	below := fmt.Sprintf("%sless than the lower thresholds [%s]", not, strings.Join(lower, ", "))
+	above := fmt.Sprintf("%sgreater than the upper thresholds [%s]", not, strings.Join(upper, ", "))
+	switch r.Operator {
+	case BelowBand:
+		return below
+	case AboveBand:
+		return above
+	}
+	return below + " or " + above
 }
 
 func count(n int, what string) string {

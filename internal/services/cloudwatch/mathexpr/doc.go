@@ -58,4 +58,7 @@ type Env struct {
 	Metrics func(part string) ([]Series, error)
 	// Search runs a SEARCH; nil: it is not allowed here.
 	Search func(expression, stat string, period int64) ([]Series, error)
+	// Band returns the lower and the upper bound of what is usual for an id,
+	// width standard deviations from what is expected; nil: not allowed here.
+	Band func(id string, width float64) ([]Series, error)
 }

@@ -220,3 +220,30 @@ func (c call) eval(env *Env) (Value, error) {
 	}
 	return v, err
 }
+
+// defaultWidth is the number of standard deviations where none is given (User
+// Guide, "Metric math functions").
+const defaultWidth = 2
+
+func (b band) eval(env *Env) (Value, error) {
+	const name = "ANOMALY_DETECTION_BAND"
+	if env.Band == nil {
+		return Value{}, errors.New(name + " is not allowed here")
+	}
+	width := float64(defaultWidth)
+	if b.width != nil {
+		v, err := b.width.eval(env)
+		if err != nil {
+			return v, err
+		}
+		if v.Kind != Scalar || !(v.Number > 0) {
+			return v, errors.New(name + ": the second argument must be a number greater than 0")
+		}
+		width = v.Number
+	}
+	l, err := env.Band(b.id, width)
+	if err != nil {
+		return Value{}, fmt.Errorf("%s: %w", name, err)
+	}
+	return listOf(l), nil
+}

@@ -11,7 +11,7 @@ import (
 
 type function struct {
 	least, most int
-	call        func(env *Env, args []Value) (Value, error)
+	call        func(env *Env, args []Value) (Value, error) // nil: a node of its own
 }
 
 var functions map[string]function
@@ -29,7 +29,8 @@ func init() { // a variable would refer to itself through the parser
 		"RUNNING_SUM": {1, 1, runningSum}, "PERIOD": {1, 1, period}, "FILL": {2, 2, fill}, "IF": {2, 3, conditional},
 		"METRICS": {0, 1, metrics}, "METRIC_COUNT": {1, 1, metricCount}, "FIRST": {1, 1, end(true)}, "LAST": {1, 1, end(false)},
 		"SLICE": {2, 3, slice}, "SORT": {3, 4, sorted}, "REMOVE_EMPTY": {1, 1, removeEmpty}, "TIME_SERIES": {1, 1, timeSeries}, "SEARCH": {2, 3, search},
-		"MINUTE": timePart(func(t time.Time) int { return t.Minute() }), "HOUR": timePart(func(t time.Time) int { return t.Hour() }),
+		"ANOMALY_DETECTION_BAND": {1, 2, nil},
+		"MINUTE":                 timePart(func(t time.Time) int { return t.Minute() }), "HOUR": timePart(func(t time.Time) int { return t.Hour() }),
 		"DAY":  timePart(func(t time.Time) int { return (int(t.Weekday())+6)%7 + 1 }), // Monday is 1
 		"DATE": timePart(func(t time.Time) int { return t.Day() }), "MONTH": timePart(func(t time.Time) int { return int(t.Month()) }),
 		"YEAR": timePart(func(t time.Time) int { return t.Year() }), "EPOCH": timePart(func(t time.Time) int { return int(t.Unix()) }),

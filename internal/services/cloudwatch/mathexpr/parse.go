@@ -13,6 +13,8 @@ type Expr struct {
 	IDs []string
 	// search and all say that it uses SEARCH, METRICS.
 	search, all bool
+	// bands are the ids that it wants an anomaly detection band of.
+	bands []string
 }
 
 // Searches says whether it uses SEARCH.
@@ -20,6 +22,16 @@ func Searches(e *Expr) bool { return e != nil && e.search }
 
 // UsesMetrics says whether it uses METRICS: it depends on every plain metric.
 func (e *Expr) UsesMetrics() bool { return e.all }
+
+// Bands are the ids that ANOMALY_DETECTION_BAND is used on.
+func (e *Expr) Bands() []string { return e.bands }
+
+// Band says whether the expression is an ANOMALY_DETECTION_BAND and nothing
+// else, and of which id.
+func (e *Expr) Band() (id string, ok bool) {
+	b, ok := e.root.(band)
+	return b.id, ok
+}
 
 type node interface {
 	eval(*Env) (Value, error)
@@ -42,6 +54,10 @@ type (
 		args []node
 	}
 	array []node
+	band  struct {
+		id    string
+		width node // nil: the default
+	}
 )
 
 // maxDepth bounds recursion; AWS bounds an expression to 2048 characters.
@@ -256,7 +272,25 @@ func (p *parser) call(t token) (node, error) {
 	if len(args) < fn.least || len(args) > fn.most {
 		return nil, fmt.Errorf("column %d: %s does not take %d arguments", t.pos, name, len(args))
 	}
+	if fn.call == nil {
+		return p.band(t, args)
+	}
 	return call{name, fn, args}, nil
+}
+
+// band makes the node of ANOMALY_DETECTION_BAND. A model belongs to a metric
+// or an expression of the request, so the first argument must name one.
+func (p *parser) band(t token, args []node) (node, error) {
+	id, ok := args[0].(variable)
+	if !ok {
+		return nil, fmt.Errorf("column %d: the first argument of ANOMALY_DETECTION_BAND must be the id of a metric or of an expression", t.pos)
+	}
+	p.expr.bands = append(p.expr.bands, string(id))
+	b := band{id: string(id)}
+	if len(args) > 1 {
+		b.width = args[1]
+	}
+	return b, nil
 }
 
 // list reads expressions up to the closing bracket.
