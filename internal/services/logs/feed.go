@@ -169,6 +169,8 @@ func (f *feed) group(ctx context.Context, k groupKey) error {
 			return err
 		}
 	}
+	// Both or neither: a server that ends in good order counts nothing twice.
+	ctx = context.WithoutCancel(ctx)
 	if err := f.send(ctx, k, acc); err != nil {
 		return err
 	}
