@@ -176,7 +176,7 @@ func TestDrainingCutsWhatTakesTooLong(t *testing.T) {
 		got <- res.StatusCode
 	}()
 	<-started
-	begin := time.Now()
+	begin := time.Now() // one second; six would be the delay that is usual
 	r.snap.TargetGroups[0].Targets[0].State = Draining
 	r.apply()
 	if status, _ := get(t, newClient(t), r.url()); status != 503 {
@@ -185,7 +185,7 @@ func TestDrainingCutsWhatTakesTooLong(t *testing.T) {
 	if status := <-got; status != 502 {
 		t.Error("the request in flight got", status)
 	}
-	if d := time.Since(begin); d < 900*time.Millisecond || d > 3*time.Second {
+	if d := time.Since(begin); d < 900*time.Millisecond || d > 5*time.Second {
 		t.Error("it was cut after", d)
 	}
 	var kinds []string

@@ -31,7 +31,7 @@ func TestHTTP2Clients(t *testing.T) {
 	r.healthy(2)
 	tr := &http.Transport{ForceAttemptHTTP2: true, DisableCompression: true, TLSClientConfig: &tls.Config{ServerName: "one.test", InsecureSkipVerify: true}}
 	t.Cleanup(tr.CloseIdleConnections)
-	c := &http.Client{Transport: tr, Timeout: 10 * time.Second}
+	c := &http.Client{Transport: tr, Timeout: time.Minute}
 	q, _ := http.NewRequest("POST", "https://"+r.addr()+"/a%2Fb/../c?x=%zz;y", strings.NewReader("hello"))
 	q.Header.Set("X-Forwarded-For", "203.0.113.7")
 	res, err := c.Do(q)

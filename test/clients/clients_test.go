@@ -108,7 +108,7 @@ func start(t *testing.T, flags ...string) *server {
 // wait polls until ok; a server that ends meanwhile fails the test.
 func (s *server) wait(what string, ok func() bool) {
 	s.t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for !ok() {
 		select {
 		case <-s.died:
@@ -125,7 +125,7 @@ func (s *server) stop() {
 	s.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-s.died:
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		s.cmd.Process.Kill()
 		s.t.Errorf("the server did not end when it was asked to")
 	}
@@ -166,7 +166,7 @@ func (s *server) env(more ...string) []string {
 
 // run runs a program with this server's environment.
 func (s *server) run(name string, args ...string) (stdout, stderr string, err error) {
-	ctx, cancel := context.WithTimeout(s.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(s.t.Context(), 5*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Env = s.env()

@@ -17,10 +17,10 @@ import (
 	_ "modernc.org/sqlite" // to write a data directory of the future
 )
 
-// slipway runs a command as a newcomer types it, for a few seconds at most.
+// slipway runs a command as a newcomer types it, for a minute at most.
 func slipway(t *testing.T, as *syscall.Credential, args ...string) (output string, status int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, binary(t), args...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=/nonexistent"}

@@ -42,14 +42,28 @@ func (o outcome) contexts(phase string) (all []Context) {
 	return all
 }
 
-func run(t *testing.T, ctx context.Context, job Job) outcome {
+// reached calls f when a text goes by.
+type reached struct {
+	text string
+	f    func()
+	seen bytes.Buffer
+}
+
+func (w *reached) Write(p []byte) (int, error) {
+	if w.seen.Write(p); strings.Contains(w.seen.String(), w.text) {
+		w.f()
+	}
+	return len(p), nil
+}
+
+func run(t *testing.T, ctx context.Context, job Job, also ...io.Writer) outcome {
 	t.Helper()
 	job.Root = filepath.Join(t.TempDir(), "codebuild")
 	if job.Project == "" {
 		job.Project = "proj"
 	}
 	var b bytes.Buffer
-	status, err := Run(ctx, job, newEmitter(&b))
+	status, err := Run(ctx, job, newEmitter(io.MultiWriter(append([]io.Writer{&b}, also...)...)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,20 +205,20 @@ func TestStopAndTimeout(t *testing.T) {
 	job := Job{Buildspec: spec("phases:\n  build:\n    commands: ['echo started; sleep 60']\n    finally: ['echo never']\n")}
 	t.Run("timeout", func(t *testing.T) {
 		j := job
-		j.TimeoutSeconds = 1
+		j.TimeoutSeconds = 4 // the phases before it have to fit in
 		start := time.Now()
 		o := run(t, t.Context(), j)
 		if o.status != StatusTimedOut || !strings.HasSuffix(o.phaseLine(), "BUILD TIMED_OUT, FINALIZING SUCCEEDED") || strings.Contains(o.log, "never\n") {
 			t.Errorf("%s %s\n%s", o.status, o.phaseLine(), o.log)
 		}
-		if time.Since(start) > 5*time.Second {
+		if time.Since(start) > 50*time.Second {
 			t.Error("the sleeping command was not ended")
 		}
 	})
 	t.Run("stop", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
-		time.AfterFunc(300*time.Millisecond, cancel)
-		o := run(t, ctx, job)
+		defer cancel()
+		o := run(t, ctx, job, &reached{text: `started\n"`, f: cancel})
 		if o.status != StatusStopped || !strings.HasSuffix(o.phaseLine(), "BUILD STOPPED, FINALIZING SUCCEEDED") {
 			t.Errorf("%s %s", o.status, o.phaseLine())
 		}
@@ -373,7 +387,7 @@ func TestRunAs(t *testing.T) {
 func TestBackgroundProcess(t *testing.T) {
 	start := time.Now()
 	o := run(t, t.Context(), Job{Buildspec: spec("phases:\n  build:\n    commands: ['sleep 61 & echo $! > bg', 'kill -0 $(cat bg) && echo alive']\n  post_build:\n    commands: ['cp bg /proc/self/fd/1']\n")})
-	if o.status != StatusFailed && o.status != StatusSucceeded || !strings.Contains(o.log, "alive\n") || time.Since(start) > 20*time.Second {
+	if o.status != StatusFailed && o.status != StatusSucceeded || !strings.Contains(o.log, "alive\n") || time.Since(start) > 50*time.Second {
 		t.Errorf("%s after %s\n%s", o.status, time.Since(start), o.log)
 	}
 }

@@ -38,6 +38,9 @@ func serveLogs(args []string) int {
 	svc := logs.New(logs.Deps{Store: st, Dir: filepath.Join(args[1], "logs"), Durable: true})
 	svc.Register(mux)
 	l, err := net.Listen("tcp", args[0])
+	for end := time.Now().Add(time.Minute); err != nil && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		l, err = net.Listen("tcp", args[0]) // a connection of somebody may have the port for a moment
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -127,7 +130,7 @@ func TestWithTheRealService(t *testing.T) {
 		t.Fatal(err)
 	}
 	var got map[string]int
-	eventually(t, 60*time.Second, "all lines", func() bool {
+	eventually(t, 3*time.Minute, "all lines", func() bool {
 		n := 0
 		got = stored(t, client, "/g", "i-1")
 		for _, c := range got {

@@ -220,7 +220,7 @@ func TestNothingLostNothingDoubled(t *testing.T) {
 				return false, false
 			}
 			lines, total := writeRotating(t, log, 16, rng.Uint64())
-			eventually(t, 90*time.Second, "all lines", func() bool { return len(store.messages("/g", "i-1")) >= total })
+			eventually(t, 3*time.Minute, "all lines", func() bool { return len(store.messages("/g", "i-1")) >= total })
 			store.mu.Lock()
 			store.fail = func(string) (bool, bool) { return false, false }
 			store.mu.Unlock()

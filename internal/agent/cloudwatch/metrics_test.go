@@ -135,7 +135,7 @@ func TestMetrics(t *testing.T) {
 	store.mu.Lock()
 	down = false
 	store.mu.Unlock()
-	eventually(t, 10*time.Second, "metrics", func() bool {
+	eventually(t, time.Minute, "metrics", func() bool {
 		store.mu.Lock()
 		defer store.mu.Unlock()
 		return len(store.metrics) >= 12 // two readings of two metrics, each in three forms

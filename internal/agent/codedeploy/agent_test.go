@@ -22,20 +22,20 @@ hooks:
     - location: scripts/say.sh
   AfterInstall:
     - location: scripts/say.sh
-      timeout: 10
+      timeout: 60
   ApplicationStart:
     - location: scripts/fail.sh
   ValidateService:
     - location: scripts/missing.sh
   AfterAllowTraffic:
     - location: scripts/hang.sh
-      timeout: 1
+      timeout: 2
 `,
 		"app/version.txt":         version,
 		"app/sub/only-" + version: version,
 		"scripts/say.sh":          "#!/bin/sh\necho \"$LIFECYCLE_EVENT of " + version + " in $PWD $DEPLOYMENT_ID $APPLICATION_NAME $DEPLOYMENT_GROUP_NAME $DEPLOYMENT_GROUP_ID $BUNDLE_BUCKET $BUNDLE_ETAG\" >> " + dest + ".out\n",
 		"scripts/fail.sh":         "#!/bin/sh\necho working\necho broken >&2\nexit 3\n",
-		"scripts/hang.sh":         "#!/bin/sh\ntrap '' TERM\nsleep 30 &\necho $! > " + dest + ".pid\nwait\nsleep 30\n",
+		"scripts/hang.sh":         "#!/bin/sh\ntrap '' TERM\nsleep 300 &\necho $! > " + dest + ".pid\nwait\nsleep 300\n",
 	}
 }
 
@@ -69,7 +69,7 @@ func TestDeployment(t *testing.T) {
 		t.Errorf("diagnostics %+v", d)
 	}
 	expect(one, "ValidateService", "Failed", 1, "Script does not exist at specified location")
-	expect(one, "AfterAllowTraffic", "Failed", 3, "failed to complete in 1 seconds")
+	expect(one, "AfterAllowTraffic", "Failed", 3, "failed to complete in 2 seconds")
 	assertDead(t, dest+".pid")
 	expect(one, "Install", "Succeeded", 0, "") // again: its own files are no conflict
 	expect(one, "Explode", "Failed", 5, "unsupported command type: Explode")
@@ -109,7 +109,7 @@ func TestDeployment(t *testing.T) {
 // empties waits for a directory to become empty: a result is dropped a moment after the service has it.
 func empties(t *testing.T, dir string) {
 	t.Helper()
-	for end := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		left, err := os.ReadDir(dir)
 		if len(left) == 0 && err == nil {
 			return
@@ -132,7 +132,7 @@ func read(t *testing.T, name string) string {
 func assertDead(t *testing.T, pidFile string) {
 	t.Helper()
 	pid := strings.TrimSpace(read(t, pidFile))
-	for end := time.Now().Add(3 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		b, err := os.ReadFile("/proc/" + pid + "/stat")
 		if err != nil || strings.Contains(string(b), ") Z ") {
 			return
@@ -196,7 +196,7 @@ func TestServiceAway(t *testing.T) {
 	s.setDown(true)
 	os.WriteFile(dir+"/go", nil, 0o644)
 	pending := func() int { e, _ := os.ReadDir(filepath.Join(root, "pending-results")); return len(e) }
-	for end := time.Now().Add(5 * time.Second); pending() != 1; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); pending() != 1; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("the result is not kept on disk")
 		}
@@ -212,7 +212,7 @@ func TestServiceAway(t *testing.T) {
 
 func appears(t *testing.T, name string) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		if _, err := os.Stat(name); err == nil {
 			return
 		}
@@ -231,7 +231,7 @@ func TestKilled(t *testing.T) {
 	root, dir := t.TempDir(), t.TempDir()
 	ex := s.deployment("d-KILL", map[string]string{
 		"appspec.yml": "version: 0.0\nos: linux\nhooks:\n  BeforeInstall:\n    - location: wait.sh\n",
-		"wait.sh":     "#!/bin/sh\necho $$ > " + dir + "/pid\nexec sleep 30\n",
+		"wait.sh":     "#!/bin/sh\necho $$ > " + dir + "/pid\nexec sleep 600\n",
 	}, nil)
 	run := func() *exec.Cmd {
 		cmd := exec.Command(os.Args[0], "-test.run=^TestKilled$")

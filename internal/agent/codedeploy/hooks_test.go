@@ -22,16 +22,16 @@ func TestScripts(t *testing.T) {
 		code       int
 		msg        string
 	}{
-		{"fine", "exit 0", appspec.Script{Timeout: 5}, 0, ""},
-		{"status", "exit 42", appspec.Script{Timeout: 5}, codeFailed, "failed with exit code 42"},
-		{"signal", "kill -9 $$", appspec.Script{Timeout: 5}, codeFailed, "failed with exit code 137"},
-		{"no interpreter", "#!/no/such/interpreter", appspec.Script{Timeout: 5}, codeNotExecutable, "Unable to run script"},
-		{"outputs open", "sleep 5 &", appspec.Script{Timeout: 1}, codeOutputsOpen, "failed to close STDOUT"},
-		{"background with nohup", "sleep 5 >/dev/null 2>&1 &", appspec.Script{Timeout: 5}, 0, ""},
-		{"reads no input", "read x && exit 1; exit 0", appspec.Script{Timeout: 5}, 0, ""},
-		{"runas", `[ "$(id -un)" = nobody ] && [ "$MARK" = yes ]`, appspec.Script{Timeout: 5, RunAs: "nobody"}, -1, "failed with exit code 1"},
-		{"runas root", `[ "$(id -un):$HOME:$USER:$MARK" = "root:/root:root:yes" ]`, appspec.Script{Timeout: 5, RunAs: "root"}, 0, ""},
-		{"runas nobody there", "exit 0", appspec.Script{Timeout: 5, RunAs: "nosuchuser"}, codeFailed, "run as user nosuchuser failed with exit code"},
+		{"fine", "exit 0", appspec.Script{Timeout: 60}, 0, ""},
+		{"status", "exit 42", appspec.Script{Timeout: 60}, codeFailed, "failed with exit code 42"},
+		{"signal", "kill -9 $$", appspec.Script{Timeout: 60}, codeFailed, "failed with exit code 137"},
+		{"no interpreter", "#!/no/such/interpreter", appspec.Script{Timeout: 60}, codeNotExecutable, "Unable to run script"},
+		{"outputs open", "sleep 30 &", appspec.Script{Timeout: 2}, codeOutputsOpen, "failed to close STDOUT"},
+		{"background with nohup", "sleep 100 >/dev/null 2>&1 &", appspec.Script{Timeout: 60}, 0, ""},
+		{"reads no input", "read x && exit 1; exit 0", appspec.Script{Timeout: 60}, 0, ""},
+		{"runas", `[ "$(id -un)" = nobody ] && [ "$MARK" = yes ]`, appspec.Script{Timeout: 60, RunAs: "nobody"}, -1, "failed with exit code 1"},
+		{"runas root", `[ "$(id -un):$HOME:$USER:$MARK" = "root:/root:root:yes" ]`, appspec.Script{Timeout: 60, RunAs: "root"}, 0, ""},
+		{"runas nobody there", "exit 0", appspec.Script{Timeout: 60, RunAs: "nosuchuser"}, codeFailed, "run as user nosuchuser failed with exit code"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -202,7 +202,7 @@ func (s *service) result() (string, diagnostics) {
 			s.t.Fatal(err)
 		}
 		return c.CommandStatus, d
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		s.t.Fatal("no completion came")
 	}
 	return "", diagnostics{}

@@ -120,7 +120,7 @@ func TestKilledServerLeavesNothingHalfMade(t *testing.T) {
 func settled(t *testing.T, d *Driver) {
 	t.Helper()
 	var left []string
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if left = d.Leftovers(); len(left) == 0 {
 			return
 		}
@@ -179,7 +179,7 @@ func TestAdoption(t *testing.T) {
 		if e.ID != "i-a" || e.Type != machine.EventExited {
 			t.Errorf("%+v", e)
 		}
-	case <-time.After(5 * time.Second):
+	case <-time.After(time.Minute):
 		t.Error("no exit event of an adopted machine")
 	}
 	if err := d.PurgeAll(t.Context(), true); err != nil {

@@ -96,7 +96,7 @@ func waitEvents(t *testing.T, ctx context.Context, mux *dispatch.Mux, stream str
 	t.Helper()
 	var err error
 	n := 0
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		var out *api.GetLogEventsOutput
 		out, err = dispatch.Call(ctx, mux, api.OpGetLogEvents, &api.GetLogEventsInput{LogGroupName: new("/todo/nginx/access"), LogStreamName: &stream})
 		if err != nil {

@@ -153,19 +153,20 @@ func TestMachinesMeet(t *testing.T) {
 		_, _ = c.Read(make([]byte, 4096)) // unread bytes would turn the close into a reset
 		_, _ = io.WriteString(c, "HTTP/1.0 200 OK\r\n\r\nmeta")
 	}()
-	start := time.Now()
-	if out := must(t, d, "i-a", "curl -sS -m 5 http://169.254.169.254/"); out != "meta" {
+	// The connection alone is timed: it needs the kernel, and not a turn of curl's on a busy machine.
+	out, seconds, _ := strings.Cut(must(t, d, "i-a", "curl -sS -m 60 -w ' %{time_connect}' http://169.254.169.254/"), " ")
+	if out != "meta" {
 		t.Errorf("metadata: %q", out)
 	}
 	if p := <-peer; p != "172.31.0.90" {
 		t.Errorf("the metadata service saw %s", p)
 	}
-	if took := time.Since(start); took > 800*time.Millisecond {
-		t.Errorf("the first packet took %v: a neighbour or carrier was waited for", took)
+	if took, err := strconv.ParseFloat(seconds, 64); err != nil || took > 0.8 {
+		t.Errorf("the first packet took %s s: a neighbour or carrier was waited for", seconds)
 	}
-	must(t, d, "i-b", "python3 -m http.server 80 >/dev/null 2>&1 & for i in $(seq 100); do curl -sf -o /dev/null http://127.0.0.1/ && exit 0; sleep 0.05; done; exit 1")
-	must(t, d, "i-a", "curl -sSf -m 5 -o /dev/null http://ip-172-31-16-90.ec2.internal/ || curl -sSf -m 5 -o /dev/null http://172.31.16.90/")
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	must(t, d, "i-b", "python3 -m http.server 80 >/dev/null 2>&1 & for i in $(seq 1000); do curl -sf -o /dev/null http://127.0.0.1/ && exit 0; sleep 0.05; done; exit 1")
+	must(t, d, "i-a", "curl -sSf -m 60 -o /dev/null http://ip-172-31-16-90.ec2.internal/ || curl -sSf -m 60 -o /dev/null http://172.31.16.90/")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	c, err := d.DialVPC(ctx, "tcp", "172.31.16.90:80")
 	if err != nil {
@@ -180,11 +181,13 @@ def ip(a): return socket.inet_aton(a)
 p=struct.pack('!BBHHHBBH4s4s',0x45,0,28,1,0,64,17,0,ip(sys.argv[1]),ip('172.31.16.90'))+struct.pack('!HHHH',1,7777,8,0)
 [s.sendto(p,('172.31.16.90',0)) for _ in range(3)]`
 	recv := `import socket
-s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); s.bind(('0.0.0.0',7777)); s.settimeout(2)
+s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); s.bind(('0.0.0.0',7777)); s.settimeout(60)
 got=set()
 open('/run/listening','w').close()
 try:
-  while True: got.add(s.recvfrom(100)[1][0])
+  while True:
+    got.add(s.recvfrom(100)[1][0])
+    if '172.31.0.90' in got: s.settimeout(1) # the last that is sent
 except OSError: pass
 open('/run/got','w').write(','.join(sorted(got)))`
 	for id, f := range map[string]string{"i-a": forge, "i-b": recv} {
@@ -194,7 +197,7 @@ open('/run/got','w').write(','.join(sorted(got)))`
 	}
 	must(t, d, "i-b", "python3 /opt/t.py >/dev/null 2>&1 & while ! test -e /run/listening; do sleep 0.01; done")
 	must(t, d, "i-a", "python3 /opt/t.py 172.31.0.91; python3 /opt/t.py 8.8.8.8; python3 /opt/t.py 172.31.0.90")
-	if out := eventually(t, d, "i-b", "cat /run/got"); out != "172.31.0.90" {
+	if out := eventually(t, d, "i-b", "grep . /run/got"); strings.TrimSpace(out) != "172.31.0.90" {
 		t.Errorf("packets came from %q", out)
 	}
 }
@@ -215,7 +218,7 @@ func testEgress(t *testing.T, reachHost bool) {
 	}
 	eventually(t, d, "i-a", "getent hosts ip-172-31-0-10.ec2.internal | grep -q ^172.31.0.10")
 	for _, to := range []string{"172.31.9.9", "169.254.0.9", "127.0.0.2", "0.0.0.0"} {
-		if out, code := run(t, d, "i-a", "curl", "-sS", "-m", "3", "http://"+to+":1/"); code != 7 {
+		if out, code := run(t, d, "i-a", "curl", "-sS", "-m", "60", "http://"+to+":1/"); code != 7 {
 			t.Errorf("%s: exit %d: %s", to, code, out)
 		}
 	}
@@ -244,7 +247,7 @@ func testEgress(t *testing.T, reachHost bool) {
 	}()
 	_, port, _ := net.SplitHostPort(ln.Addr().String())
 	if !reachHost {
-		if out, code := run(t, d, "i-a", "curl", "-sS", "-m", "5", "http://"+net.JoinHostPort(addr, port)+"/"); code != 7 {
+		if out, code := run(t, d, "i-a", "curl", "-sS", "-m", "60", "http://"+net.JoinHostPort(addr, port)+"/"); code != 7 {
 			t.Errorf("the host's %s: exit %d: %s", addr, code, out)
 		}
 		return

@@ -32,7 +32,7 @@ v2 = ec2.create_launch_template_version(LaunchTemplateId=lt["LaunchTemplateId"],
 assert v2["VersionNumber"] == 2 and v2["LaunchTemplateData"]["ImageId"] == ami and not v2["DefaultVersion"]
 asg.create_auto_scaling_group(AutoScalingGroupName="front", MinSize=2, MaxSize=3, DesiredCapacity=2, LaunchTemplate={"LaunchTemplateId": lt["LaunchTemplateId"], "Version": "$Latest"},
     VPCZoneIdentifier=",".join(s["SubnetId"] for s in subnets), Tags=[{"Key": "Name", "Value": "front", "PropagateAtLaunch": True}])
-end = time.time() + 10
+end = time.time() + 60
 while True:
     g = asg.describe_auto_scaling_groups(AutoScalingGroupNames=["front"])["AutoScalingGroups"][0]
     if [i["LifecycleState"] for i in g["Instances"]] == ["InService"] * 2: break
@@ -64,6 +64,7 @@ except asg.exceptions.ClientError as e:
 pages = list(ec2.get_paginator("describe_instance_types").paginate(PaginationConfig={"PageSize": 50}))
 assert len(pages) > 2 and len({t["InstanceType"] for p in pages for t in p["InstanceTypes"]}) == sum(len(p["InstanceTypes"]) for p in pages)
 asg.delete_auto_scaling_group(AutoScalingGroupName="front", ForceDelete=True)
+end = time.time() + 60 # the waiter before may have slept for some seconds
 while asg.describe_auto_scaling_groups(AutoScalingGroupNames=["front"])["AutoScalingGroups"]:
     assert time.time() < end
 ec2.get_waiter("instance_terminated").wait(InstanceIds=ids)

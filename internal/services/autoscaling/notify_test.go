@@ -74,6 +74,7 @@ func TestNotifications(t *testing.T) {
 	})
 	b.desired(2)
 	b.until("the hook's message", func() bool { return slices.Contains(box.events(), "hook autoscaling:EC2_INSTANCE_LAUNCHING") })
+	b.until("Pending:Wait", func() bool { return len(b.inState("Pending:Wait")) == 1 })
 	must(b, "CompleteLifecycleAction", func() error { return b.complete("look", b.inState("Pending:Wait")[0], "CONTINUE") })
 	b.steady(2)
 	b.desired(1)

@@ -101,7 +101,7 @@ func TestSuppressor(t *testing.T) {
 	w.child("a")
 	w.child("maintenance")
 	put := &api.PutCompositeAlarmInput{AlarmName: new("page"), AlarmRule: new("ALARM(a)"), AlarmActions: []string{topic},
-		ActionsSuppressor: new("maintenance"), ActionsSuppressorWaitPeriod: new(int64(10)), ActionsSuppressorExtensionPeriod: new(int64(20))}
+		ActionsSuppressor: new("maintenance"), ActionsSuppressorWaitPeriod: new(int64(10)), ActionsSuppressorExtensionPeriod: new(int64(60))}
 	call(w, api.OpPutCompositeAlarm, put)
 	w.until("it is evaluated", func() bool { return *w.compositeAlarm("page").StateValue == api.StateValueOk })
 	w.until("what waited for the suppressor is over", func() bool { return w.compositeAlarm("page").ActionsSuppressedBy == nil })
@@ -121,7 +121,7 @@ func TestSuppressor(t *testing.T) {
 		t.Errorf("%d told while suppressed", n)
 	}
 	w.until("people are told at last", func() bool { return len(w.subjects()) == 1 })
-	if d := w.clock.Since(at); d < 20*time.Second {
+	if d := w.clock.Since(at); d < time.Minute {
 		t.Errorf("told after %v, before the extension period was over", d)
 	}
 }

@@ -110,7 +110,7 @@ func call[I, O any](w *world, op *model.Op[I, O], in *I) *O {
 // until waits for a condition that something running makes true.
 func (w *world) until(what string, f func() bool) {
 	w.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(time.Minute)
 	for !f() {
 		select {
 		case <-deadline:

@@ -473,28 +473,24 @@ func TestLongPollWakes(t *testing.T) {
 	w := newWorld(t).start()
 	w.addInstance("i-0123456789abcdef0", "us-east-1a")
 	w.setUp(nil)
-	answered := make(chan time.Time, 1)
+	answered := make(chan struct{})
 	go func() {
 		_, err := dispatch.Call(asInstance(t.Context(), "i-0123456789abcdef0"), w.mux, cmds.OpPollHostCommand, &cmds.PollHostCommandInput{HostIdentifier: new(hostARN("i-0123456789abcdef0"))})
 		if err != nil {
 			t.Error(err)
 		}
-		answered <- time.Now()
+		close(answered)
 	}()
 	w.until("the agent polls", func() bool {
 		w.svc.hub.mu.Lock()
 		defer w.svc.hub.mu.Unlock()
 		return len(w.svc.hub.waiting) == 1
 	})
-	asked := time.Now()
 	w.deploy("app.zip")
-	select {
-	case at := <-answered:
-		if took := at.Sub(asked); took > 500*time.Millisecond {
-			t.Errorf("answered after %s", took)
-		}
-	case <-time.After(5 * time.Second):
-		t.Error("never answered")
+	select { // a poll that nothing wakes ends with its time
+	case <-answered:
+	case <-time.After(pollTime / 2):
+		t.Error("not answered while it waited")
 	}
 }
 

@@ -23,7 +23,7 @@ func TestAgentThatNeverCalls(t *testing.T) {
 
 func TestTargetThatNeverGetsHealthy(t *testing.T) {
 	w := newWorld(t)
-	w.tune = func(s *Service) { s.patient.Traffic = 100 * time.Millisecond }
+	w.tune = func(s *Service) { s.patient.Traffic = 500 * time.Millisecond }
 	w.unhealthy = true
 	w.start()
 	ids := w.fleet(1)

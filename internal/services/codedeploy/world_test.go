@@ -208,6 +208,17 @@ func (w *world) setHealth(id, state string) {
 	w.emit(healthRows, tgARN+"|"+id+"|80", state)
 }
 
+// settle moves a target on, unless it left that state meanwhile: a timer may
+// be late, and a service that was killed asks twice.
+func (w *world) settle(id, from, to string) {
+	w.mu.Lock()
+	same := w.health[id] == from
+	w.mu.Unlock()
+	if same {
+		w.setHealth(id, to)
+	}
+}
+
 func (w *world) fakes(mux *dispatch.Mux) {
 	dispatch.Register(mux, ec2.OpDescribeInstances, w.describeInstances)
 	dispatch.Register(mux, as.OpDescribeAutoScalingGroups, w.describeGroups)
@@ -241,7 +252,7 @@ func (w *world) fakes(mux *dispatch.Mux) {
 		for _, t := range in.Targets {
 			w.setHealth(*t.Id, "initial")
 			if !w.unhealthy {
-				time.AfterFunc(5*time.Millisecond, func() { w.setHealth(*t.Id, "healthy") })
+				time.AfterFunc(5*time.Millisecond, func() { w.settle(*t.Id, "initial", "healthy") })
 			}
 		}
 		return &elbv2.RegisterTargetsOutput{}, nil
@@ -249,7 +260,7 @@ func (w *world) fakes(mux *dispatch.Mux) {
 	dispatch.Register(mux, elbv2.OpDeregisterTargets, func(_ context.Context, in *elbv2.DeregisterTargetsInput) (*elbv2.DeregisterTargetsOutput, error) {
 		for _, t := range in.Targets {
 			w.setHealth(*t.Id, "draining")
-			time.AfterFunc(5*time.Millisecond, func() { w.setHealth(*t.Id, "") })
+			time.AfterFunc(5*time.Millisecond, func() { w.settle(*t.Id, "draining", "") })
 		}
 		return &elbv2.DeregisterTargetsOutput{}, nil
 	})

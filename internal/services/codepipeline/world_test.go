@@ -334,7 +334,7 @@ func (w *world) until(what string, got func() string, want string) {
 	w.t.Helper()
 	sub := w.store.Subscribe()
 	defer sub.Close()
-	ctx, cancel := context.WithTimeout(w.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
 	defer cancel()
 	for got() != want {
 		next, stop := context.WithTimeout(ctx, 20*time.Millisecond)

@@ -83,15 +83,19 @@ func (b *bench) wants(code string, err error) {
 	}
 }
 
-// until waits for a condition, looked at after every event.
+// until waits for a condition, looked at after every event, and now and then
+// besides: machines change without one.
 func (b *bench) until(what string, cond func() bool) {
 	b.t.Helper()
 	sub := b.store.Subscribe()
 	defer sub.Close()
-	ctx, cancel := context.WithTimeout(b.ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(b.ctx, time.Minute)
 	defer cancel()
 	for !cond() {
-		if _, err := sub.Next(ctx); err != nil && !errors.Is(err, store.ErrLagged) {
+		next, stop := context.WithTimeout(ctx, 20*time.Millisecond)
+		_, err := sub.Next(next)
+		stop()
+		if ctx.Err() != nil || err != nil && next.Err() == nil && !errors.Is(err, store.ErrLagged) {
 			b.t.Fatalf("waiting for %s: %v", what, err)
 		}
 	}

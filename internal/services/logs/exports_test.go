@@ -50,7 +50,7 @@ func TestExport(t *testing.T) {
 		t.Error("a second task at the same time:", err)
 	}
 	f.run()
-	for end := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		out, err := dispatch.Call(f.ctx, f.mux, api.OpDescribeExportTasks, &api.DescribeExportTasksInput{TaskId: task.TaskId})
 		if err != nil || len(out.ExportTasks) != 1 {
 			t.Fatal(out, err)

@@ -280,7 +280,7 @@ func TestTailWithTheCLI(t *testing.T) {
 	f.create("g", "s")
 	srv := httptest.NewServer(f.mux.Handler(dispatch.Config{AuthAny: true, Now: clock.Real.Now, Log: slog.New(slog.NewTextHandler(io.Discard, nil))}))
 	defer srv.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "aws", "logs", "tail", "g", "--follow", "--format", "short")
 	cmd.Env = append(os.Environ(), "AWS_ENDPOINT_URL="+srv.URL, "AWS_ACCESS_KEY_ID=x", "AWS_SECRET_ACCESS_KEY=x", "AWS_REGION=us-east-1", "AWS_DEFAULT_REGION=us-east-1", "PYTHONUNBUFFERED=1")

@@ -18,7 +18,7 @@ func (f *fixture) ask(query string, groups ...string) (*api.GetQueryResultsOutpu
 	if err != nil {
 		return nil, err
 	}
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		out, err := dispatch.Call(f.ctx, f.mux, api.OpGetQueryResults, &api.GetQueryResultsInput{QueryId: started.QueryId})
 		if err != nil || *out.Status != "Scheduled" && *out.Status != "Running" {
 			return out, err

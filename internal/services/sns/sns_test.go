@@ -145,7 +145,7 @@ func (r *rig) mails(n int) []mail.Message {
 // await looks until cond holds.
 func await(t *testing.T, what string, cond func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !cond(); time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !cond(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%s did not come", what)
 		}
@@ -294,7 +294,7 @@ func take(t *testing.T, c chan post) post {
 	select {
 	case p := <-c:
 		return p
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("nothing was posted")
 		return post{}
 	}
@@ -647,17 +647,17 @@ func TestForeignNetworksAreNotDialled(t *testing.T) {
 
 func TestWhatExpires(t *testing.T) {
 	var clk clock.Clock
-	r := newRig(t, func(d *Deps) { d.Clock = clock.Scaled(500_000, time.Time{}); clk = d.Clock })
+	r := newRig(t, func(d *Deps) { d.Clock = clock.Scaled(100_000, time.Time{}); clk = d.Clock })
 	topic := r.topic("old", nil)
 	fifo := r.topic("old.fifo", map[string]string{"FifoTopic": "true", "ContentBasedDeduplication": "true"})
 	first := call(r, api.OpPublish, &api.PublishInput{TopicArn: &fifo, Message: new("m"), MessageGroupId: new("g")})
+	start := clk.Now()
 	call(r, api.OpSubscribe, &api.SubscribeInput{TopicArn: &topic, Protocol: new("email"), Endpoint: new("slow@example.com")})
 	mail := r.mails(1)[0]
-	start := clk.Now()
 	await(t, "the end of the subscription", func() bool {
 		return len(call(r, api.OpListSubscriptions, &api.ListSubscriptionsInput{}).Subscriptions) == 0
 	})
-	if d := clk.Since(start); d < tokenLife-12*time.Hour {
+	if d := clk.Since(start); d < tokenLife {
 		t.Errorf("it ended after %v", d)
 	}
 	if status, body := get(t, link.FindString(mail.Body)); status != 400 {

@@ -258,7 +258,7 @@ func TestBuildsCountOnce(t *testing.T) {
 		ctx, cancel := context.WithCancel(context.Background())
 		done := make(chan struct{})
 		go func() { defer close(done); w.c.followBuilds(ctx) }()
-		deadline := time.After(10 * time.Second)
+		deadline := time.After(time.Minute)
 		for {
 			if _, n := w.value("AWS/CodeBuild", "FailedBuilds", "ProjectName=app"); n > 0 {
 				break
@@ -298,7 +298,7 @@ func TestRunReportsEachMinute(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() { done <- w.c.Run(ctx) }()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(time.Minute)
 	for {
 		if _, n := w.value("AWS/EC2", "StatusCheckFailed", "InstanceId=i-1"); n >= 3 {
 			break
