@@ -20,6 +20,8 @@ import (
 	"slipway/internal/aws/awsquery"
 	"slipway/internal/aws/ec2query"
 	"slipway/internal/aws/model"
+	"slipway/internal/aws/rest"
+	"slipway/internal/aws/restjson"
 	"slipway/internal/aws/restxml"
 	"slipway/internal/aws/rpccbor"
 	"slipway/internal/aws/xmlbody"
@@ -82,6 +84,8 @@ func decode(op model.AnyOp, shape int, s snapshot, in any) (map[string]int, erro
 		return sent, awsjson.Decode(svc, shape, s.body, in)
 	case svc.Protocols[0] == model.RESTXML:
 		return sent, decodeREST(svc, shape, s, in, sent)
+	case svc.Protocols[0] == model.RESTJSON:
+		return sent, decodeRESTJSON(op, shape, s, in, sent)
 	}
 	vals, err := url.ParseQuery(string(s.body))
 	if err != nil {
@@ -139,6 +143,50 @@ func decodeREST(svc *model.Service, shape int, s snapshot, in any, sent map[stri
 	}
 	return restxml.Decode(svc, shape, &restxml.Request{Labels: labels, Query: q, Header: s.header,
 		Body: io.NopCloser(bytes.NewReader(s.body)), MaxBody: 1 << 20}, in)
+}
+
+// decodeRESTJSON also looks for the operation's own route among the service's.
+func decodeRESTJSON(op model.AnyOp, shape int, s snapshot, in any, sent map[string]int) error {
+	svc := op.Of()
+	method, uri, _ := strings.Cut(s.first, " ")
+	path, query, _ := strings.Cut(uri, "?")
+	q, err := url.ParseQuery(query)
+	if err != nil {
+		return err
+	}
+	var labels map[string]string
+	for _, rt := range svc.Routes {
+		got, _, ok := rest.Match(rt.Path, path)
+		if ok && rt.Method == method && rt.Op == op.OpName() {
+			labels = got
+		}
+	}
+	if labels == nil {
+		return fmt.Errorf("%s leads nowhere", s.first)
+	}
+	for _, v := range labels {
+		sent[normal(v)]++
+	}
+	for _, v := range q {
+		for _, one := range v {
+			sent[normal(one)]++
+		}
+	}
+	for k, v := range s.header {
+		if member(svc, shape, k) {
+			sent[normal(strings.Join(v, ","))]++
+		}
+	}
+	if len(s.body) > 0 {
+		var raw any
+		d := json.NewDecoder(bytes.NewReader(s.body))
+		d.UseNumber()
+		if err := d.Decode(&raw); err != nil {
+			return err
+		}
+		leaves(raw, "", sent)
+	}
+	return restjson.Decode(svc, shape, &rest.Request{Labels: labels, Query: q, Header: s.header}, s.body, in)
 }
 
 // member says whether a structure has a member in this header.

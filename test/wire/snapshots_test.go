@@ -19,6 +19,7 @@ import (
 	"slipway/internal/api/codecommit"
 	"slipway/internal/api/codedeploy"
 	"slipway/internal/api/codepipeline"
+	"slipway/internal/api/codestarnotifications"
 	"slipway/internal/api/ec2"
 	"slipway/internal/api/elbv2"
 	"slipway/internal/api/iam"
@@ -38,7 +39,7 @@ var snapshotModules string
 // served are the services by the name of the SDK's module.
 var served = map[string][]model.AnyOp{
 	"autoscaling": autoscaling.Ops(), "cloudwatch": cloudwatch.Ops(), "codebuild": codebuild.Ops(),
-	"codecommit": codecommit.Ops(), "codedeploy": codedeploy.Ops(), "codepipeline": codepipeline.Ops(),
+	"codecommit": codecommit.Ops(), "codedeploy": codedeploy.Ops(), "codepipeline": codepipeline.Ops(), "codestarnotifications": codestarnotifications.Ops(),
 	"ec2": ec2.Ops(), "elasticloadbalancingv2": elbv2.Ops(), "iam": iam.Ops(), "cloudwatchlogs": logs.Ops(),
 	"s3": s3.Ops(), "sns": sns.Ops(), "ssm": ssm.Ops(), "sts": sts.Ops(),
 }

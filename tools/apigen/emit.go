@@ -125,7 +125,7 @@ func (p *packagePlan) emitService(b *bytes.Buffer) {
 // path, literal query keys, required query members, and the one header that
 // turns a put into a copy.
 func (p *packagePlan) emitRoutes(b *bytes.Buffer) {
-	if p.m.Metadata.Protocol != "rest-xml" {
+	if pr := p.m.Metadata.Protocol; pr != "rest-xml" && pr != "rest-json" {
 		return
 	}
 	var names []string
@@ -143,7 +143,9 @@ func (p *packagePlan) emitRoutes(b *bytes.Buffer) {
 				query = append(query, strings.TrimSuffix(q, "="))
 			}
 		}
-		if o.Input != nil && p.m.Shapes[o.Input.Shape] != nil {
+		// A required parameter that is missing is S3's other operation, and an
+		// error of any other service's.
+		if p.m.Metadata.Protocol == "rest-xml" && o.Input != nil && p.m.Shapes[o.Input.Shape] != nil {
 			sh := p.m.Shapes[o.Input.Shape]
 			for _, m := range sh.Members {
 				switch {

@@ -30,6 +30,7 @@ var sources = []source{
 	{"codedeploy", "codedeploy"},
 	{"codedeploycommands", ""},
 	{"codepipeline", "codepipeline"},
+	{"codestarnotifications", "codestar-notifications"},
 	{"ec2", "ec2"},
 	{"elbv2", "elasticloadbalancingv2"},
 	{"iam", "iam"},

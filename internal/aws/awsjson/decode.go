@@ -19,7 +19,16 @@ import (
 // struct of svc.Shapes[shape]. Unknown members are skipped. Errors are
 // SerializationException, as AWS answers.
 func Decode(svc *model.Service, shape int, body []byte, dst any) error {
-	d := &decoder{svc: svc, b: body}
+	return decode(&decoder{svc: svc, b: body}, shape, dst)
+}
+
+// DecodeBody is Decode for the REST protocols: members that travel elsewhere
+// are skipped where the body names them.
+func DecodeBody(svc *model.Service, shape int, body []byte, dst any) error {
+	return decode(&decoder{svc: svc, b: body, bodyOnly: true}, shape, dst)
+}
+
+func decode(d *decoder, shape int, dst any) error {
 	d.space()
 	if d.i == len(d.b) {
 		return nil // AWS reads an empty body as {}
@@ -42,6 +51,8 @@ type decoder struct {
 	i     int
 	depth int
 	path  []string
+	// bodyOnly skips members of the outermost structure that belong elsewhere.
+	bodyOnly bool
 }
 
 func (d *decoder) fail(format string, args ...any) error {
@@ -126,7 +137,7 @@ func (d *decoder) structure(shape int, v reflect.Value) error {
 	next := 0 // clients mostly write members in order
 	return d.object(func(key string) error {
 		n := find(sh, key, next)
-		if n < 0 {
+		if n < 0 || d.bodyOnly && d.depth == 1 && sh.Members[n].Where != model.Body {
 			return d.skip()
 		}
 		next = n + 1

@@ -23,10 +23,31 @@ func Encode(svc *model.Service, shape int, src any) ([]byte, error) {
 	return appendValue(nil, svc, shape, "", v)
 }
 
+// EncodeBody is Encode for the REST protocols: members that travel elsewhere
+// are left out.
+func EncodeBody(svc *model.Service, shape int, src any) ([]byte, error) {
+	v, ok := model.Deref(reflect.ValueOf(src))
+	if !ok {
+		return []byte("{}"), nil
+	}
+	return appendMembers(nil, svc, &svc.Shapes[shape], v, true)
+}
+
 // EncodeError writes an error body. fields are the error's further members,
 // by name; shape is the error's schema, nil where it has none.
 func EncodeError(svc *model.Service, typ, message string, shape *model.Shape, fields map[string]any) ([]byte, error) {
-	b := append([]byte(`{"__type":`), quote(typ)...)
+	return appendError(append([]byte(`{"__type":`), append(quote(typ), ',')...), svc, message, shape, fields)
+}
+
+// EncodeErrorBody is EncodeError for the REST protocols: the code is not in
+// the body, nor are members that travel elsewhere.
+func EncodeErrorBody(svc *model.Service, message string, shape *model.Shape, fields map[string]any) ([]byte, error) {
+	return appendError([]byte{'{'}, svc, message, shape, fields)
+}
+
+// appendError ends an object that has begun with the message and the members.
+// Only REST services place members of errors elsewhere than in the body.
+func appendError(b []byte, svc *model.Service, message string, shape *model.Shape, fields map[string]any) ([]byte, error) {
 	key := "message"
 	if shape != nil {
 		for _, m := range shape.Members {
@@ -35,12 +56,12 @@ func EncodeError(svc *model.Service, typ, message string, shape *model.Shape, fi
 			}
 		}
 	}
-	b = append(b, `,"`+key+`":`...)
-	b = append(b, quote(message)...)
+	b = append(b, quote(key)...)
+	b = append(append(b, ':'), quote(message)...)
 	if shape != nil {
 		for _, m := range shape.Members {
 			v, ok := model.Deref(reflect.ValueOf(fields[m.Name]))
-			if !ok || m.WireName() == key {
+			if !ok || m.WireName() == key || m.Where != model.Body {
 				continue
 			}
 			b = append(append(append(b, ','), quote(m.WireName())...), ':')
@@ -57,7 +78,7 @@ func appendValue(b []byte, svc *model.Service, shape int, timeFormat string, v r
 	sh := &svc.Shapes[shape]
 	switch sh.Kind {
 	case model.Structure:
-		return appendStructure(b, svc, sh, v)
+		return appendMembers(b, svc, sh, v, false)
 	case model.List:
 		return appendList(b, svc, sh, v)
 	case model.Map:
@@ -98,7 +119,8 @@ func appendValue(b []byte, svc *model.Service, shape int, timeFormat string, v r
 	return nil, fmt.Errorf("awsjson: %s does not fit the shape %s", v.Type(), sh.Name)
 }
 
-func appendStructure(b []byte, svc *model.Service, sh *model.Shape, v reflect.Value) ([]byte, error) {
+// appendMembers writes a structure, or what of it belongs into a REST body.
+func appendMembers(b []byte, svc *model.Service, sh *model.Shape, v reflect.Value, bodyOnly bool) ([]byte, error) {
 	if v.Kind() != reflect.Struct {
 		return nil, fmt.Errorf("awsjson: %s does not fit the shape %s", v.Type(), sh.Name)
 	}
@@ -107,7 +129,7 @@ func appendStructure(b []byte, svc *model.Service, sh *model.Shape, v reflect.Va
 	for i := range sh.Members {
 		m := &sh.Members[i]
 		f, ok := model.Deref(v.Field(i))
-		if !ok {
+		if !ok || bodyOnly && m.Where != model.Body {
 			continue
 		}
 		if !first {

@@ -9,6 +9,7 @@ import (
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/awsquery"
 	"slipway/internal/aws/model"
+	"slipway/internal/aws/rest"
 )
 
 // FirstParty begins the X-Amz-Target of Slipway's own clients: JSON 1.1 to
@@ -34,12 +35,15 @@ const (
 	isJSON family = iota
 	isCBOR
 	isForm
-	isREST
+	isREST     // S3
+	isRESTJSON // a service that speaks REST-JSON
 )
 
 // classify tells the protocol family from headers, path and scope, before
 // the body is read. scope is the credential scope's service, "" if unsigned.
-func classify(r *http.Request, scope string) family {
+// Nothing but the scope tells REST-JSON from S3: such a service's requests
+// need one, even where signatures are not checked.
+func (h *handler) classify(r *http.Request, scope string) family {
 	switch {
 	case r.Header.Get("X-Amz-Target") != "":
 		return isJSON
@@ -47,6 +51,8 @@ func classify(r *http.Request, scope string) family {
 		return isCBOR
 	case scope == "s3":
 		return isREST
+	case h.restJSON(scope) != nil:
+		return isRESTJSON
 	case isFormBody(r) || r.URL.Path == "/" && r.URL.Query().Has("Action"):
 		return isForm
 	case scope != "":
@@ -135,6 +141,47 @@ func (h *handler) chooseForm(r *http.Request, scope string, body []byte, t *targ
 		return awserr.New("MissingAction", "The request is missing an Action.").WithStatus(400)
 	}
 	return t.mustKnow(awserr.New("InvalidAction", "Could not find operation %s for version %s", t.op, version).WithStatus(400))
+}
+
+// restJSON is the service that is signed for under this name and speaks
+// REST-JSON, or nil.
+func (h *handler) restJSON(scope string) *service {
+	for _, s := range h.bySigning[scope] {
+		if speaks(s.model, model.RESTJSON) {
+			return s
+		}
+	}
+	return nil
+}
+
+// chooseRESTJSON finds the operation that method, path and query string mean.
+// Among the matching routes the one with the most literal parts wins.
+func (h *handler) chooseRESTJSON(r *http.Request, scope string, t *target) error {
+	t.proto, t.svc = model.RESTJSON, h.restJSON(scope)
+	path, _, _ := strings.Cut(r.RequestURI, "?")
+	if !strings.HasPrefix(path, "/") {
+		path = r.URL.EscapedPath()
+	}
+	query := r.URL.Query()
+	best, found := -1, false
+	for i := range t.svc.model.Routes {
+		rt := &t.svc.model.Routes[i]
+		labels, literals, ok := rest.Match(rt.Path, path)
+		if !ok {
+			continue
+		}
+		found = true
+		if score := 2*literals + len(rt.Query); rt.Method == r.Method && score > best && matches(rt, query, r.Header) {
+			best, t.op, t.labels = score, rt.Op, labels
+		}
+	}
+	switch {
+	case best >= 0:
+		return t.mustKnow(NotBuilt(t.svc.model, t.op))
+	case found:
+		return awserr.New("MethodNotAllowedException", "%s has no operation %s %s.", t.svc.model.ID, r.Method, path).WithStatus(http.StatusMethodNotAllowed)
+	}
+	return awserr.New("UnknownOperationException", "%s has no operation %s %s.", t.svc.model.ID, r.Method, path).WithStatus(http.StatusNotFound)
 }
 
 func speaks(s *model.Service, protocols ...model.Protocol) bool {

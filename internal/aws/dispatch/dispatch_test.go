@@ -18,6 +18,7 @@ import (
 	"slipway/internal/api/autoscaling"
 	"slipway/internal/api/cloudwatch"
 	"slipway/internal/api/codedeploy"
+	"slipway/internal/api/codestarnotifications"
 	"slipway/internal/api/ec2"
 	"slipway/internal/api/logs"
 	"slipway/internal/api/s3"
@@ -70,6 +71,12 @@ func newMux() *dispatch.Mux {
 	})
 	dispatch.Register(m, sts.OpAssumeRoleWithWebIdentity, func(context.Context, *sts.AssumeRoleWithWebIdentityInput) (*sts.AssumeRoleWithWebIdentityOutput, error) {
 		return &sts.AssumeRoleWithWebIdentityOutput{Provider: new("p")}, nil
+	})
+	dispatch.Register(m, codestarnotifications.OpUntagResource, func(_ context.Context, in *codestarnotifications.UntagResourceInput) (*codestarnotifications.UntagResourceOutput, error) {
+		if strings.HasSuffix(*in.Arn, "none") {
+			return nil, awserr.New("ResourceNotFoundException", "no %s with %v", *in.Arn, in.TagKeys)
+		}
+		return nil, nil
 	})
 	dispatch.Register(m, s3.OpPutObject, func(_ context.Context, in *s3.PutObjectInput) (*s3.PutObjectOutput, error) {
 		b, err := io.ReadAll(in.Body)
@@ -138,6 +145,10 @@ func form(service, body string) req {
 	return req{method: "POST", target: "/", body: body, service: service, headers: map[string]string{"Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}}
 }
 
+func restJSON(target, body string) req {
+	return req{method: "POST", target: target, body: body, service: "codestar-notifications", headers: map[string]string{"Content-Type": "application/json"}}
+}
+
 func (q req) with(f func(*req)) req { f(&q); return q }
 
 func TestAnswers(t *testing.T) {
@@ -180,6 +191,14 @@ func TestAnswers(t *testing.T) {
 		{"s3 subresource", req{method: "GET", target: "/b/k?torrent", service: "s3"}, 501, `S3 GetObjectTorrent`},
 		{"s3 bucket subresource", req{method: "GET", target: "/b?inventory&id=x", service: "s3"}, 501, `S3 GetBucketInventoryConfiguration`},
 		{"s3 no such method", req{method: "PATCH", target: "/b/k", service: "s3"}, 405, `<Code>MethodNotAllowed</Code>`},
+		{"rest-json", restJSON("/untagResource/arn%3Aaws%3Acodestar-notifications%3Aeu-west-1%3A111122223333%3Anotificationrule%2Fsome?tagKeys=a", ""), 200, `{}`},
+		{"rest-json error", restJSON("/untagResource/arn%3Aaws%3Acodestar-notifications%3Aeu-west-1%3A111122223333%3Anotificationrule%2Fnone?tagKeys=a&tagKeys=b%20c", ""), 404, `{"message":"no arn:aws:codestar-notifications:eu-west-1:111122223333:notificationrule/none with [a b c]"}`},
+		{"rest-json validation", restJSON("/untagResource/x?tagKeys=a", ""), 400, `1 validation error detected: Value 'x' at 'arn' failed`},
+		{"rest-json missing parameter", restJSON("/untagResource/arn%3Aaws%3Acodestar-notifications%3Aeu-west-1%3A111122223333%3Anotificationrule%2Fsome", ""), 400, `Value null at 'tagKeys'`},
+		{"rest-json not built", restJSON("/subscribe", "{}"), 501, `codestar notifications Subscribe`},
+		{"rest-json unknown path", restJSON("/nonsense", "{}"), 404, `codestar notifications has no operation POST /nonsense.`},
+		{"rest-json unknown method", restJSON("/subscribe", "").with(func(q *req) { q.method = "GET" }), 405, `has no operation GET /subscribe`},
+		{"rest-json wrong secret", restJSON("/untagResource/x?tagKeys=a", "").with(func(q *req) { q.secret = "x" }), 403, `signature`},
 		{"s3 anonymous", req{method: "GET", target: "/b/k"}, 403, `<Code>AccessDenied</Code>`},
 	}
 	for _, tt := range tests {
@@ -190,6 +209,9 @@ func TestAnswers(t *testing.T) {
 			}
 			if res.Header.Get("X-Amzn-Requestid") == "" && res.Header.Get("X-Amz-Request-Id") == "" {
 				t.Error("no request id")
+			}
+			if strings.HasPrefix(tt.name, "rest-json") && (res.Header.Get("Content-Type") != "application/json" || (res.StatusCode >= 400) != (res.Header.Get("X-Amzn-Errortype") != "")) {
+				t.Errorf("headers: %v", res.Header)
 			}
 			if tt.name == "s3 put" && res.Header.Get("Etag") != "b|/a/b ü|data|4" {
 				t.Errorf("the handler saw %q", res.Header.Get("Etag"))

@@ -22,6 +22,8 @@ import (
 	"slipway/internal/aws/ec2query"
 	"slipway/internal/aws/model"
 	"slipway/internal/aws/payload"
+	"slipway/internal/aws/rest"
+	"slipway/internal/aws/restjson"
 	"slipway/internal/aws/restxml"
 	"slipway/internal/aws/rpccbor"
 	"slipway/internal/aws/sigv4"
@@ -123,7 +125,7 @@ type exchange struct {
 	ctx  context.Context
 	t    target
 	op   *operation
-	body []byte // the whole body, decompressed; not for REST
+	body []byte // the whole body, decompressed; not for S3
 	rest *payload.Body
 	id   string
 	who  caller.Identity
@@ -177,13 +179,13 @@ func (x *exchange) serve() error {
 	if sigErr == nil || sig != nil {
 		scope = sig.Service
 	}
-	kind := classify(r, scope)
+	kind := x.h.classify(r, scope)
 	if kind == isREST {
 		return x.serveREST(sig, sigErr)
 	}
 	raw, err := x.readBody(kind)
 	if err != nil {
-		x.t.proto = map[family]model.Protocol{isJSON: model.JSON11, isCBOR: model.RPCCBOR, isForm: model.Query}[kind]
+		x.t.proto = map[family]model.Protocol{isJSON: model.JSON11, isCBOR: model.RPCCBOR, isForm: model.Query, isRESTJSON: model.RESTJSON}[kind]
 		return err
 	}
 	switch kind {
@@ -191,6 +193,8 @@ func (x *exchange) serve() error {
 		err = x.h.chooseJSON(r, &x.t)
 	case isCBOR:
 		err = x.h.chooseCBOR(r, &x.t)
+	case isRESTJSON:
+		err = x.h.chooseRESTJSON(r, scope, &x.t)
 	default:
 		err = x.h.chooseForm(r, scope, x.body, &x.t)
 	}
@@ -221,6 +225,8 @@ func (x *exchange) decode(in any) error {
 		return rpccbor.Decode(svc, shape, x.body, in)
 	case model.EC2:
 		return ec2query.Decode(svc, shape, x.t.form, in)
+	case model.RESTJSON:
+		return restjson.Decode(svc, shape, &rest.Request{Labels: x.t.labels, Query: x.r.URL.Query(), Header: x.r.Header}, x.body, in)
 	}
 	return awsquery.Decode(svc, shape, x.t.form, in)
 }
@@ -265,7 +271,7 @@ func (x *exchange) serveREST(sig *sigv4.Request, sigErr error) error {
 		limit = lim
 	}
 	in := x.op.newInput()
-	req := &restxml.Request{Labels: x.t.labels, Query: x.r.URL.Query(), Header: x.headers(), Body: x.rest, MaxBody: limit}
+	req := &rest.Request{Labels: x.t.labels, Query: x.r.URL.Query(), Header: x.headers(), Body: x.rest, MaxBody: limit}
 	if err := restxml.Decode(x.t.svc.model, x.op.input, req, in); err != nil {
 		return err
 	}

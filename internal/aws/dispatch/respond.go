@@ -13,6 +13,8 @@ import (
 	"slipway/internal/aws/awsquery"
 	"slipway/internal/aws/ec2query"
 	"slipway/internal/aws/model"
+	"slipway/internal/aws/rest"
+	"slipway/internal/aws/restjson"
 	"slipway/internal/aws/restxml"
 	"slipway/internal/aws/rpccbor"
 )
@@ -29,6 +31,8 @@ func (x *exchange) succeed(out any) error {
 	switch x.t.proto {
 	case model.RESTXML:
 		return x.succeedREST(out)
+	case model.RESTJSON:
+		return x.succeedRESTJSON(out)
 	case model.JSON10, model.JSON11:
 		if es, ok := eventStream(svc, shape, out); ok {
 			return x.stream(es, out)
@@ -60,33 +64,60 @@ func (x *exchange) contentType() string {
 		return "text/xml"
 	case model.RESTXML:
 		return "application/xml"
+	case model.RESTJSON:
+		return restjson.ContentType
 	}
 	return "application/x-amz-json-1.1"
 }
 
-// write sends a whole answer of the RPC protocols.
+// write sends a whole answer of all protocols but S3's. A content type that
+// is set already stays.
 func (x *exchange) write(status int, body []byte) {
 	hd := x.w.Header()
-	hd.Set("Content-Type", x.contentType())
+	if hd.Get("Content-Type") == "" {
+		hd.Set("Content-Type", x.contentType())
+	}
 	hd.Set("X-Amzn-Requestid", x.id)
 	if x.t.proto == model.RPCCBOR {
 		hd.Set("Smithy-Protocol", string(model.RPCCBOR))
 	}
-	hd.Set("Content-Length", strconv.Itoa(len(body)))
+	if status != http.StatusNoContent { // has none (RFC 9110, 8.6)
+		hd.Set("Content-Length", strconv.Itoa(len(body)))
+	}
 	x.status = status
 	x.w.WriteHeader(status)
-	if x.r.Method != http.MethodHead {
+	if x.r.Method != http.MethodHead && status != http.StatusNoContent {
 		x.w.Write(body) // the client may be gone; there is nobody to tell
 	}
+}
+
+func (x *exchange) succeedRESTJSON(out any) error {
+	res, err := restjson.Encode(x.t.svc.model, x.op.output, out)
+	if err != nil {
+		return fmt.Errorf("encode the answer: %w", err)
+	}
+	for k, v := range res.Header {
+		x.w.Header()[k] = v
+	}
+	x.w.Header().Set("X-Amzn-Requestid", x.id)
+	status := http.StatusOK
+	if x.op.status != 0 {
+		status = x.op.status
+	}
+	if res.Status != 0 {
+		status = res.Status
+	}
+	if res.Stream == nil {
+		x.write(status, res.Body)
+		return nil
+	}
+	return x.copyOut(status, res)
 }
 
 func (x *exchange) succeedREST(out any) error {
 	res, err := restxml.Encode(x.t.svc.model, x.op.output, out)
 	if err != nil {
 		return fmt.Errorf("encode the answer: %w", err)
-	}
-	if res.Stream != nil {
-		defer res.Stream.Close()
 	}
 	hd := x.w.Header()
 	for k, v := range res.Header {
@@ -103,6 +134,15 @@ func (x *exchange) succeedREST(out any) error {
 	if status == http.StatusOK && hd.Get("Content-Range") != "" {
 		status = http.StatusPartialContent // the models do not say so, S3's API reference does
 	}
+	return x.copyOut(status, res)
+}
+
+// copyOut sends an answer that may be a stream, and closes that.
+func (x *exchange) copyOut(status int, res *rest.Response) error {
+	if res.Stream != nil {
+		defer res.Stream.Close()
+	}
+	hd := x.w.Header()
 	switch {
 	case res.Stream != nil && res.Length < 0:
 	case res.Stream != nil || x.r.Method == http.MethodHead && res.Length >= 0:
@@ -208,6 +248,14 @@ func (x *exchange) failRPC(ae *awserr.Error) {
 			svc = &model.Service{}
 		}
 		body, err = awsquery.EncodeError(svc, query, ae.Message, sender, shape, ae.Fields, x.id)
+	case model.RESTJSON:
+		var res *rest.Response
+		if res, err = restjson.EncodeError(svc, code, ae.Message, shape, ae.Fields); err == nil {
+			body = res.Body
+			for k, v := range res.Header {
+				x.w.Header()[k] = v
+			}
+		}
 	default:
 		x.w.Header().Set("X-Amzn-Errortype", code)
 		if svc != nil && speaks(svc, model.Query) && !x.t.firstParty {

@@ -69,8 +69,10 @@ func Error(p model.Protocol, err error) error {
 	}
 	codes, msg := queryCodes, pr.Detail
 	switch p {
-	case model.JSON10, model.JSON11, model.RPCCBOR, model.RESTJSON:
+	case model.JSON10, model.JSON11, model.RPCCBOR:
 		codes = jsonCodes
+	case model.RESTJSON: // the same names, but as HTTP would have it
+		return awserr.New(jsonCodes[pr.Kind].name, "%s", msg).WithStatus(403).WithCause(pr.Err)
 	case model.EC2:
 		codes = ec2Codes
 		if codes[pr.Kind].name == "AuthFailure" {
