@@ -48,9 +48,10 @@ func (s *Service) retryBuild(ctx context.Context, in *api.RetryBuildInput) (*api
 // has ended the phase.
 func (s *Service) stopBuild(ctx context.Context, in *api.StopBuildInput) (*api.StopBuildOutput, error) {
 	id := caller.From(ctx)
-	row, err := builds.Modify(ctx, s.deps.Store, id.Account, id.Region, nameOf(id, "build", ptr.Value(in.Id)), "StopRequested", func(b *Build) error {
-		if b.Complete() || !b.StopAt.IsZero() {
-			return store.ErrUnchanged
+	row, err := s.change(ctx, builds.Key(id.Account, id.Region, nameOf(id, "build", ptr.Value(in.Id))), "StopRequested", func(_ store.Tx, row *buildRow) error {
+		b := &row.Doc
+		if !b.StopAt.IsZero() {
+			return errOver // or will be soon
 		}
 		b.StopAt = s.deps.Clock.Now()
 		if b.LaunchedAt.IsZero() {
@@ -58,6 +59,9 @@ func (s *Service) stopBuild(ctx context.Context, in *api.StopBuildInput) (*api.S
 		}
 		return nil
 	})
+	if errors.Is(err, errOver) {
+		err = nil
+	}
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, noBuild(id, ptr.Value(in.Id))
 	}

@@ -111,10 +111,11 @@ func (s *Service) change(ctx context.Context, key store.Key, event string, fn fu
 		if row.Doc.Complete() {
 			return errOver
 		}
+		before := row.Doc.told()
 		if err := fn(tx, row); err != nil {
 			return err
 		}
-		return builds.Save(tx, row, event, nil)
+		return builds.Save(tx, row, event, changes(row, before))
 	})
 	return row, err
 }

@@ -167,13 +167,13 @@ func (s *Service) stop(ctx context.Context, row *buildRow) (time.Duration, error
 
 // end gives a build its final status from outside.
 func (s *Service) end(ctx context.Context, key store.Key, status string, why api.PhaseContext) error {
-	_, err := builds.Modify(ctx, s.deps.Store, key.Account, key.Region, key.ID, "Completed", func(b *Build) error {
-		if b.Complete() {
-			return store.ErrUnchanged
-		}
-		b.finish(status, s.deps.Clock.Now(), why)
+	_, err := s.change(ctx, key, "Completed", func(_ store.Tx, row *buildRow) error {
+		row.Doc.finish(status, s.deps.Clock.Now(), why)
 		return nil
 	})
+	if errors.Is(err, errOver) {
+		return nil
+	}
 	return err
 }
 

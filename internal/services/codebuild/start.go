@@ -303,7 +303,8 @@ func (s *Service) insert(ctx context.Context, id caller.Identity, project string
 				return err
 			}
 		}
-		row, err = builds.Insert(tx, id.Account, id.Region, *b.API.Id, *b, "Created", nil)
+		told := changes(&buildRow{Key: builds.Key(id.Account, id.Region, *b.API.Id), Doc: *b}, told{})
+		row, err = builds.Insert(tx, id.Account, id.Region, *b.API.Id, *b, "Created", told)
 		return err
 	})
 	return row, err

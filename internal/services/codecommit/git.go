@@ -175,13 +175,13 @@ func applyBranches(tx store.Tx, row *store.Row[Repository], now map[string]strin
 		id, ok := now[b.Doc.Name]
 		switch {
 		case !ok:
-			if err := branches.Delete(tx, b, "Deleted", nil); err != nil {
+			if err := branches.Delete(tx, b, "Deleted", changed(row, b.Doc.Name, b.Doc.Commit, "")); err != nil {
 				return err
 			}
 		case id != b.Doc.Commit:
 			before := b.Doc.Commit
 			b.Doc.Commit = id
-			if err := branches.Save(tx, b, "Pushed", map[string]string{"before": before}); err != nil {
+			if err := branches.Save(tx, b, "Pushed", changed(row, b.Doc.Name, before, id)); err != nil {
 				return err
 			}
 		}
@@ -189,7 +189,7 @@ func applyBranches(tx store.Tx, row *store.Row[Repository], now map[string]strin
 	}
 	for name, id := range now {
 		doc := Branch{Repository: row.ID, Name: name, Commit: id}
-		if _, err := branches.Insert(tx, row.Account, row.Region, row.ID+"/"+name, doc, "Pushed", nil); err != nil {
+		if _, err := branches.Insert(tx, row.Account, row.Region, row.ID+"/"+name, doc, "Pushed", changed(row, name, "", id)); err != nil {
 			return err
 		}
 	}

@@ -38,7 +38,7 @@ func (s *Service) finish(tx store.Tx, row *deploymentRow, rows []*targetRow, end
 			return err
 		}
 	}
-	if err := deployments.Save(tx, row, d.Status, nil); err != nil {
+	if err := deployments.Save(tx, row, d.Status, stateChanged(row)); err != nil {
 		return err
 	}
 	if back == nil {

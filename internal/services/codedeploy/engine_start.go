@@ -145,7 +145,7 @@ func (s *Service) begin(ctx context.Context, key store.Key, resolved *Deployment
 		if n == 0 {
 			return s.finish(tx, row, nil, ending{Status: api.DeploymentStatusSucceeded}, now)
 		}
-		return deployments.Save(tx, row, d.Status, nil)
+		return deployments.Save(tx, row, d.Status, stateChanged(row))
 	})
 }
 

@@ -58,7 +58,7 @@ func (s *Service) plan(ctx context.Context, key store.Key) ([]*executionRow, err
 		pl := newPlanner(&row.Doc, docs, s.deps.Clock.Now())
 		pl.run()
 		for e := range pl.changed {
-			if err := executions.Save(tx, rows[e], e.Status, nil); err != nil {
+			if err := saveExecution(tx, rows[e], e.Status, executionDetail{}); err != nil {
 				return err
 			}
 		}
@@ -146,7 +146,7 @@ func (s *Service) record(ctx context.Context, row *executionRow, i int, out *out
 				fresh.Doc.Revisions = append(slices.DeleteFunc(fresh.Doc.Revisions, func(r Revision) bool { return r.Action == a.Name }), *out.revision)
 			}
 		}
-		return executions.Save(tx, fresh, "Action"+a.Status, map[string]string{"stage": fresh.Doc.Stages[stage].Name, "action": a.Name})
+		return saveExecution(tx, fresh, "Action"+a.Status, executionDetail{Stage: fresh.Doc.Stages[stage].Name, Action: a.Name})
 	})
 	return changed, err
 }
@@ -224,7 +224,10 @@ func (s *Service) start(tx store.Tx, row *pipelineRow, st start) (*Execution, er
 }
 
 func (s *Service) add(tx store.Tx, row *pipelineRow, e *Execution) error {
-	if _, err := executions.Insert(tx, row.Account, row.Region, executionID(row.ID, e.ID), *e, "Started", nil); err != nil {
+	id := executionID(row.ID, e.ID)
+	detail := executionDetail{}
+	detail.Changes = changes(&executionRow{Key: executions.Key(row.Account, row.Region, id), Doc: *e}, nil)
+	if _, err := executions.Insert(tx, row.Account, row.Region, id, *e, "Started", detail); err != nil {
 		return err
 	}
 	return pipelines.Save(tx, row, "ExecutionStarted", nil)

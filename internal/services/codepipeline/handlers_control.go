@@ -99,7 +99,7 @@ func (s *Service) stopPipelineExecution(ctx context.Context, in *api.StopPipelin
 		}
 		now := s.deps.Clock.Now()
 		e.Status, e.Updated, e.Stop = api.PipelineExecutionStatusStopping, now, &Stop{At: now, Reason: ptr.Value(in.Reason), Abandon: ptr.Value(in.Abandon)}
-		return executions.Save(tx, row, "StopRequested", nil)
+		return saveExecution(tx, row, "StopRequested", executionDetail{})
 	})
 	if err != nil {
 		return nil, err
@@ -147,7 +147,7 @@ func (s *Service) retryStageExecution(ctx context.Context, in *api.RetryStageExe
 		st.ManualRetries++
 		st.LastRetry = api.RetryTriggerManualStageRetry
 		e.Status, e.Stop, e.At, e.Waiting, e.Updated = api.PipelineExecutionStatusInProgress, nil, i, false, s.deps.Clock.Now()
-		return executions.Save(tx, row, "Retried", nil)
+		return saveExecution(tx, row, "Retried", executionDetail{})
 	})
 	if err != nil {
 		return nil, err
@@ -218,7 +218,7 @@ func (s *Service) putApprovalResult(ctx context.Context, in *api.PutApprovalResu
 				if ptr.Value(in.Result.Status) == api.ApprovalStatusRejected {
 					a.Status, a.ErrorCode, a.Error = api.ActionExecutionStatusFailed, jobFailed, "Rejected by "+id.PrincipalARN
 				}
-				return executions.Save(tx, row, "Approval"+ptr.Value(in.Result.Status), nil)
+				return saveExecution(tx, row, "Approval"+ptr.Value(in.Result.Status), executionDetail{Stage: e.Stages[i].Name, Action: a.Name})
 			}
 		}
 		return awserr.New(api.ErrCodeInvalidApprovalTokenException, "No approval with this token waits in action %s of stage %s", ptr.Value(in.ActionName), ptr.Value(in.StageName))
