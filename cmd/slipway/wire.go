@@ -21,6 +21,7 @@ import (
 	"slipway/internal/services/codecommit"
 	"slipway/internal/services/codedeploy"
 	"slipway/internal/services/codepipeline"
+	"slipway/internal/services/codestarnotifications"
 	"slipway/internal/services/ec2"
 	"slipway/internal/services/elbv2"
 	"slipway/internal/services/iam"
@@ -194,6 +195,7 @@ func (s *server) wireDelivery() error {
 	}
 	s.add("CodeDeploy", cd)
 	s.add("CodePipeline", codepipeline.New(codepipeline.Deps{Store: s.store, Clock: s.clock, Mux: s.mux, Repositories: s.codecommit, Log: s.log}))
+	s.add("CodeStar Notifications", codestarnotifications.New(codestarnotifications.Deps{Store: s.store, Clock: s.clock, Mux: s.mux, Log: s.log}))
 	return nil
 }
 
@@ -207,7 +209,7 @@ func (s *server) routes(h *admin.Handler) {
 // built lists the services that have operations, by package name.
 func (s *server) built() []string {
 	var out []string
-	for _, name := range []string{"s3", "iam", "sts", "ssm", "ec2", "autoscaling", "elbv2", "codecommit", "codebuild", "codedeploy", "codepipeline", "cloudwatch", "logs", "sns"} {
+	for _, name := range []string{"s3", "iam", "sts", "ssm", "ec2", "autoscaling", "elbv2", "codecommit", "codebuild", "codedeploy", "codepipeline", "codestarnotifications", "cloudwatch", "logs", "sns"} {
 		if len(s.mux.Built(name)) > 0 {
 			out = append(out, name)
 		}

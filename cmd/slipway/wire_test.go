@@ -14,6 +14,7 @@ import (
 	"slipway/internal/api/codecommit"
 	"slipway/internal/api/codedeploy"
 	"slipway/internal/api/codepipeline"
+	"slipway/internal/api/codestarnotifications"
 	"slipway/internal/api/ec2"
 	"slipway/internal/api/elbv2"
 	"slipway/internal/api/iam"
@@ -50,6 +51,7 @@ func TestReadmeSaysWhatIsServed(t *testing.T) {
 		{"CodePipeline", codepipeline.Service}, {"CodeBuild", codebuild.Service}, {"CodeDeploy", codedeploy.Service}, {"CodeCommit", codecommit.Service},
 		{"EC2", ec2.Service}, {"Auto Scaling", autoscaling.Service}, {"Elastic Load Balancing v2", elbv2.Service}, {"S3", s3.Service},
 		{"CloudWatch", cloudwatch.Service}, {"CloudWatch Logs", logs.Service}, {"SNS", sns.Service}, {"IAM", iam.Service}, {"STS", sts.Service}, {"SSM Parameter Store", ssm.Service},
+		{"CodeStar Notifications", codestarnotifications.Service},
 	} {
 		built := len(s.mux.Built(svc.m.Name))
 		if want := fmt.Sprintf("| %s | %d of %d |", svc.name, built, len(svc.m.Operations)); !strings.Contains(string(readme), want) {

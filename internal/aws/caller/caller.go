@@ -15,9 +15,12 @@ type Identity struct {
 	PrincipalARN string
 	// PrincipalID is the unique id ("AIDA...", "AROA...:session").
 	PrincipalID string
-	SourceIP    string
-	UserAgent   string
-	RequestID   string
+	// SourceARN is what a service acts for (aws:SourceArn in policies); empty
+	// where it does not say, and for all others.
+	SourceARN string
+	SourceIP  string
+	UserAgent string
+	RequestID string
 }
 
 type key struct{}

@@ -175,6 +175,12 @@ func (s *Service) topicOf(ctx context.Context, r store.Reader, field, value, act
 	if err != nil {
 		return nil, err
 	}
+	if isGuest(who) {
+		if !row.Doc.admits(who, action) {
+			return nil, denied(who, action, a.topicARN())
+		}
+		return row, nil
+	}
 	if who.Account != a.account && !row.Doc.allows(who.Account, action) {
 		return nil, denied(who, action, a.topicARN())
 	}
