@@ -160,8 +160,15 @@ func (d *Driver) bootConfig(b *box) (*wire.Boot, error) {
 
 func (d *Driver) makeDisk(id string) error {
 	for _, dir := range []string{d.paths.upper(id), d.paths.work(id)} {
-		// The upper directory's mode is that of the machine's /.
+		if _, err := os.Stat(dir); err == nil {
+			continue // of an earlier boot
+		}
 		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return fmt.Errorf("disk: %w", err)
+		}
+		// The upper directory's mode is that of the machine's /, whatever this
+		// process's mask is.
+		if err := os.Chmod(dir, 0o755); err != nil {
 			return fmt.Errorf("disk: %w", err)
 		}
 	}

@@ -185,6 +185,7 @@ func (d *Driver) giveBack() {
 
 // placeBinary keeps this version of the executable for the machines that run
 // it, by a hard link where possible: an upgrade must not pull it from under them.
+// One that only its owner may run is copied, for in machines every user may.
 func (d *Driver) placeBinary() error {
 	src := d.opts.Binary
 	if src == "" {
@@ -198,9 +199,10 @@ func (d *Driver) placeBinary() error {
 		return fmt.Errorf("the slipway executable: %w", err)
 	}
 	dst := filepath.Join(d.paths.bin(), fmt.Sprintf("slipway-%x-%x", info.ModTime().UnixNano(), info.Size()))
-	if _, err := os.Stat(dst); err != nil {
-		if os.Link(src, dst) != nil {
-			if err := copyFile(src, dst, 0o755); err != nil {
+	const mode = 0o755
+	if kept, err := os.Stat(dst); err != nil || kept.Mode().Perm()&mode != mode {
+		if info.Mode().Perm()&mode != mode || os.Link(src, dst) != nil {
+			if err := copyFile(src, dst, mode); err != nil {
 				return fmt.Errorf("keep the slipway executable: %w", err)
 			}
 		}

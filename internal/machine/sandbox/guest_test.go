@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -59,6 +60,25 @@ func TestUserDataRunsOnce(t *testing.T) {
 	}
 	if out := must(t, d, "i-config", "stat -c '%U %a' /root/conf"); out != "ec2-user 600\n" {
 		t.Errorf("write_files: %q", out)
+	}
+}
+
+// A server may run with a tight mask: its machines have the usual one, and
+// users besides root can be in them.
+func TestMaskOfTheServerStaysOutside(t *testing.T) {
+	old := syscall.Umask(0o077)
+	defer syscall.Umask(old)
+	d := open(t)
+	const id = "i-mask"
+	if _, err := d.Boot(t.Context(), machine.Spec{ID: id, PrivateIP: "172.31.0.33"}); err != nil {
+		t.Fatal(err)
+	}
+	for script, want := range map[string]string{
+		"umask": "0022\n", "stat -c %a / /etc /opt/slipway/bin/slipway": "755\n755\n755\n", "sudo -u ec2-user id -un": "ec2-user\n",
+	} {
+		if out := must(t, d, id, script); out != want {
+			t.Errorf("%s: %q", script, out)
+		}
 	}
 }
 

@@ -90,6 +90,9 @@ func copyFile(src, dst string, mode os.FileMode) error {
 	}
 	_, err = io.Copy(out, in)
 	if err == nil {
+		err = out.Chmod(mode) // the mask took some of it
+	}
+	if err == nil {
 		err = out.Close()
 	} else {
 		out.Close()

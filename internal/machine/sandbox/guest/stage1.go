@@ -39,6 +39,7 @@ const (
 // the parent why.
 func Stage1() int {
 	runtime.LockOSThread() // credentials and the control group namespace belong to a thread
+	unix.Umask(0o022)      // the server's own may be tighter: modes in here are meant
 	boot, err := readBoot()
 	if err == nil {
 		err = construct(boot)
