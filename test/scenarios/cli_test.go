@@ -91,7 +91,7 @@ func tailLogs(t *testing.T, w *world) {
 	if err := tooLarge(w); err != nil {
 		t.Fatal(err)
 	}
-	w.wait(30*time.Second, "the line in aws logs tail", func() (bool, string) {
+	w.wait(2*time.Minute, "the line in aws logs tail", func() (bool, string) {
 		b, err := os.ReadFile(out.Name())
 		return err == nil && strings.Contains(string(b), "too large body"), string(b)
 	})

@@ -128,7 +128,7 @@ func tasks(t *testing.T, w *world) string {
 
 func pushUnderLoad(t *testing.T, w *world) {
 	addTask(t, w, "survives a deployment")
-	l := startLoad(w.url, 230) // a ticker falls a little short of what it is asked for
+	l := startLoad(w.url, 170)
 	began := time.Now()
 	commit := w.push("Say hello", func(dir string) {
 		page := filepath.Join(dir, "templates", "page.html")
@@ -267,7 +267,7 @@ func failingValidation(t *testing.T, w *world) {
 	if status := w.pipeline(commit); status != "Failed" {
 		t.Errorf("pipeline %s", status)
 	}
-	w.wait(time.Minute, "the rollback", func() (bool, string) {
+	w.wait(3*time.Minute, "the rollback", func() (bool, string) {
 		out := w.aws("deploy", "list-deployments", "--application-name", "todo", "--deployment-group-name", "todo")
 		info := w.aws("deploy", "get-deployment", "--deployment-id", out["deployments"].([]any)[0].(string))["deploymentInfo"].(map[string]any)
 		return info["creator"] == "codeDeployRollback" && info["status"] == "Succeeded", info["creator"].(string) + " " + info["status"].(string)
@@ -290,7 +290,7 @@ func killedApplication(t *testing.T, w *world) {
 	id := w.instances()[0]
 	before := strings.TrimSpace(w.slipway("exec", id, "--", "pidof", "todo"))
 	w.slipway("exec", id, "--", "kill", "-9", before)
-	w.wait(10*time.Second, "the application to come back", func() (bool, string) {
+	w.wait(2*time.Minute, "the application to come back", func() (bool, string) {
 		out, err := w.try("exec", id, "--", "pidof", "todo")
 		return err == nil && strings.TrimSpace(out) != before, out
 	})
@@ -300,7 +300,7 @@ func killedInstance(t *testing.T, w *world) {
 	ids := w.instances()
 	began := time.Now()
 	w.slipway("kill", ids[0])
-	w.wait(30*time.Second, "the replacement in service and healthy", func() (bool, string) {
+	w.wait(3*time.Minute, "the replacement in service and healthy", func() (bool, string) {
 		now := w.instances()
 		for _, id := range now {
 			if id == ids[0] {
@@ -325,7 +325,7 @@ func killedServer(t *testing.T, w *world) {
 	commit := w.push("Deploy with a dead server", func(dir string) { w.write(dir, "config/note.txt", "x") })
 	select {
 	case <-underWay:
-	case <-time.After(2 * time.Minute):
+	case <-time.After(10 * time.Minute):
 		t.Fatal("no deployment began")
 	}
 	w.killServer()
@@ -366,7 +366,7 @@ func killedBalancer(t *testing.T, w *world) {
 		t.Fatal(err)
 	}
 	began := time.Now()
-	w.wait(10*time.Second, "the load balancer to serve again", func() (bool, string) {
+	w.wait(time.Minute, "the load balancer to serve again", func() (bool, string) {
 		res, err := http.Get(w.url + "/healthz")
 		if err != nil {
 			return false, err.Error()
@@ -380,7 +380,7 @@ func killedBalancer(t *testing.T, w *world) {
 func thirdInstance(t *testing.T, w *world) {
 	want, _ := w.versions(1)
 	w.aws("autoscaling", "set-desired-capacity", "--auto-scaling-group-name", "todo", "--desired-capacity", "3")
-	w.wait(30*time.Second, "three healthy instances", func() (bool, string) {
+	w.wait(3*time.Minute, "three healthy instances", func() (bool, string) {
 		return len(w.instances()) == 3 && w.healthy() == 3, strings.Join(w.instances(), " ")
 	})
 	versions, instances := w.versions(30)
@@ -388,7 +388,7 @@ func thirdInstance(t *testing.T, w *world) {
 		t.Errorf("served %v by %v; want %v by three", versions, instances, want)
 	}
 	w.aws("autoscaling", "set-desired-capacity", "--auto-scaling-group-name", "todo", "--desired-capacity", "2")
-	w.wait(60*time.Second, "two instances", func() (bool, string) {
+	w.wait(3*time.Minute, "two instances", func() (bool, string) {
 		return len(w.instances()) == 2, strings.Join(w.instances(), " ")
 	})
 }

@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -62,12 +63,7 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := l.Addr().(*net.TCPAddr).Port
-	l.Close()
+	port := freePort(t)
 	w := &world{t: t, bin: bin, dir: filepath.Join(base, "data"), endpoint: fmt.Sprintf("http://127.0.0.1:%d", port), lb: fmt.Sprintf("127.%d.%d.1", 64+port>>8&0x3f, port&0xff&^1)}
 	w.url = "http://" + w.lb + ":8080"
 	w.clone = filepath.Join(base, "app")
@@ -83,7 +79,7 @@ func newWorld(t *testing.T) *world {
 		}
 		// A process that was killed may take a moment until it is reaped.
 		var left []string
-		for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 			if left = leftovers(t, w.dir); len(left) == 0 {
 				break
 			}
@@ -93,6 +89,23 @@ func newWorld(t *testing.T) *world {
 		}
 	})
 	return w
+}
+
+// freePort is one that nobody listens at. It is below those that the kernel
+// gives to connections: while the server is killed, nobody comes to have it.
+func freePort(t *testing.T) int {
+	t.Helper()
+	var err error
+	for range 100 {
+		port := 10_000 + rand.IntN(20_000)
+		var l net.Listener
+		if l, err = net.Listen("tcp", fmt.Sprint("127.0.0.1:", port)); err == nil {
+			l.Close()
+			return port
+		}
+	}
+	t.Fatal(err)
+	return 0
 }
 
 // dump shows what helps to understand a failure.
@@ -234,7 +247,7 @@ func (w *world) execution(commit string) (status, id string) {
 func (w *world) pipeline(commit string) string {
 	w.t.Helper()
 	var status string
-	w.wait(4*time.Minute, "the pipeline of "+commit, func() (bool, string) {
+	w.wait(10*time.Minute, "the pipeline of "+commit, func() (bool, string) {
 		status, _ = w.execution(commit)
 		switch status {
 		case "Succeeded", "Failed", "Stopped", "Superseded":
@@ -326,7 +339,7 @@ func (w *world) killServer() {
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		w.t.Fatal(err)
 	}
-	w.wait(5*time.Second, "the server to be gone", func() (bool, string) {
+	w.wait(time.Minute, "the server to be gone", func() (bool, string) {
 		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 		return err != nil || strings.Contains(string(b), ") Z "), string(b)
 	})
@@ -347,7 +360,7 @@ func (w *world) startServer(ctx context.Context) {
 		w.t.Fatal(err)
 	}
 	go cmd.Wait()
-	w.wait(20*time.Second, "the server to be ready", func() (bool, string) {
+	w.wait(2*time.Minute, "the server to be ready", func() (bool, string) {
 		b, err := os.ReadFile(filepath.Join(w.dir, "server.json"))
 		return err == nil && strings.Contains(string(b), fmt.Sprintf(`"pid":%d`, cmd.Process.Pid)), string(b)
 	})

@@ -6,10 +6,18 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 )
+
+// The machines that agents run in have this mask.
+func TestMain(m *testing.M) {
+	syscall.Umask(0o022)
+	os.Exit(m.Run())
+}
 
 // TestServe starts the agent as an instance does: everything but the endpoint comes from the metadata service.
 // The bundle has its revision in a directory of its own, as archives made by hosting services do.

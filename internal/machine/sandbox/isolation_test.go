@@ -37,6 +37,14 @@ func TestMaskHidesSecrets(t *testing.T) {
 		if err := os.WriteFile(p, []byte(content), mode); err != nil {
 			t.Fatal(err)
 		}
+		for d := p; d != root; d = filepath.Dir(d) { // whatever the process's mask
+			if d != p {
+				mode = 0o755
+			}
+			if err := os.Chmod(d, mode); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 	if err := os.Chmod(filepath.Join(root, "etc/private"), 0o700); err != nil {
 		t.Fatal(err)
