@@ -102,6 +102,9 @@ func checkTargets(tg *TargetGroup) error {
 // execute makes the plan live. Groups first: a rule never meets a group without
 // its targets. The caller holds p.mu.
 func (p *Process) execute(pl *plan) {
+	for i := range pl.snapshot.LoadBalancers {
+		p.balancer(&pl.snapshot.LoadBalancers[i])
+	}
 	for i := range pl.snapshot.TargetGroups {
 		tg := &pl.snapshot.TargetGroups[i]
 		g := pl.groups[tg.ARN]
@@ -131,7 +134,12 @@ func (p *Process) applyTargets(g *group, want []Target) {
 		}
 		if t == nil {
 			t = newTarget(g, w, p.sweeper, now, p.targetIdle)
+			p.serial++
+			t.serial = p.serial
 			g.targets[k] = t
+		}
+		if b := p.balancers[g.conf.Load().lbARN]; b != nil {
+			t.ep.CountIn(&b.conns)
 		}
 		p.setDraining(t, w, now)
 		p.setChecks(t, g.used)
@@ -259,6 +267,7 @@ func (p *Process) leave(t *target) {
 	p.leavingMu.Lock()
 	p.leaving[t] = struct{}{}
 	p.leavingMu.Unlock()
+	p.depart(nil, t)
 	t.ep.Close()
 }
 
@@ -304,7 +313,8 @@ func (p *Process) publishHealth(t *target) {
 func (p *Process) balancer(b *LoadBalancer) *balancer {
 	r := p.balancers[b.ARN]
 	if r == nil {
-		r = &balancer{arn: b.ARN, name: b.Name}
+		p.serial++
+		r = &balancer{arn: b.ARN, name: b.Name, serial: p.serial}
 		p.balancers[b.ARN] = r
 	}
 	p.setAccessLog(r, b)

@@ -125,9 +125,9 @@ func TestStickinessAndAccessLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	res.Body.Close()
-	r.until("the forged cookie is counted", func() bool {
+	r.until("the first request and the forged cookie are counted", func() bool {
 		m, err := r.client.Metrics(context.Background())
-		return err == nil && m.LoadBalancers[0].Counters["NonStickyRequestCount"] == 1
+		return err == nil && m.LoadBalancers[0].Counters["NonStickyRequestCount"] == 2
 	})
 	var text []byte
 	r.until("the log has nine lines", func() bool {

@@ -90,12 +90,11 @@ func (p *Process) applyListeners(pl *plan) {
 	}
 	live := map[string]bool{}
 	for i := range pl.snapshot.LoadBalancers {
-		b := &pl.snapshot.LoadBalancers[i]
-		live[b.ARN] = true
-		p.balancer(b)
+		live[pl.snapshot.LoadBalancers[i].ARN] = true
 	}
 	for arn := range p.balancers {
 		if !live[arn] {
+			p.depart(p.balancers[arn], nil)
 			delete(p.balancers, arn)
 		}
 	}

@@ -14,14 +14,24 @@ type Metrics struct {
 	LoadBalancers []LBMetrics `json:"loadBalancers"`
 	// Targets has those of a target group in a zone, per target.
 	Targets []TargetMetrics `json:"targets"`
+	// What has left the configuration is there for another two minutes, so that
+	// its last counts are read.
 }
 
 // LBMetrics are one load balancer's counters, keyed by AWS's metric names
 // (RequestCount, HTTPCode_ELB_5XX_Count, ProcessedBytes, ...; absent is zero).
 type LBMetrics struct {
-	ARN      string             `json:"arn"`
+	ARN string `json:"arn"`
+	// Serial tells this balancer from a former one with the same ARN, whose
+	// counters it does not go on with.
+	Serial   int64              `json:"serial"`
 	Counters map[string]float64 `json:"counters"`
-	// ActiveConnections is a gauge: client and target connections now open.
+	// Gone says that it has left the configuration.
+	Gone bool `json:"gone,omitempty"`
+	// PaidRules counts the rule evaluations beyond a request's ten free ones.
+	PaidRules float64 `json:"paidRules"`
+	// ActiveConnections is how many client and target connections were open at
+	// once, at most, since the reading before: Metrics is for one reader.
 	ActiveConnections int64 `json:"activeConnections"`
 }
 
@@ -29,12 +39,16 @@ type LBMetrics struct {
 // (RequestCount, HTTPCode_Target_2XX_Count, TargetConnectionErrorCount, ...).
 // A reader sums them over targets for the group's and the zone's metrics.
 type TargetMetrics struct {
-	LoadBalancer string             `json:"loadBalancer"`
-	TargetGroup  string             `json:"targetGroup"`
-	ID           string             `json:"id"`
-	Port         int                `json:"port"`
-	Zone         string             `json:"zone"`
-	State        HealthState        `json:"state"`
+	LoadBalancer string      `json:"loadBalancer"`
+	TargetGroup  string      `json:"targetGroup"`
+	ID           string      `json:"id"`
+	Port         int         `json:"port"`
+	Serial       int64       `json:"serial"` // as of LBMetrics
+	Zone         string      `json:"zone"`
+	State        HealthState `json:"state"`
+	// FailOpen says that too few targets of the group are healthy, so that all
+	// get requests.
+	FailOpen     bool               `json:"failOpen,omitempty"`
 	Counters     map[string]float64 `json:"counters"`
 	ResponseTime Histogram          `json:"responseTime"`
 }

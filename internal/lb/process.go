@@ -39,6 +39,8 @@ type Process struct {
 	groups    map[string]*group
 	listeners map[string]*listener
 	stopping  bool
+	departed  []departed // for the metrics
+	serial    int64      // the last that was given to a balancer or target
 
 	leavingMu sync.Mutex
 	leaving   map[*target]struct{} // gone from the snapshot with requests in flight
@@ -221,22 +223,63 @@ func (p *Process) Metrics() Metrics {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	m := Metrics{Started: p.started, At: p.clock.Now(), LoadBalancers: []LBMetrics{}, Targets: []TargetMetrics{}}
+	p.forgetDeparted()
 	for _, b := range p.balancers {
-		c := b.stats.counters()
-		put(c, "NewConnectionCount", b.conns.New.Load())
-		put(c, "RejectedConnectionCount", b.conns.Rejected.Load())
-		put(c, "ProcessedBytes", b.conns.Processed.Load())
-		put(c, "ClientTLSNegotiationErrorCount", b.conns.TLSErrors.Load())
-		m.LoadBalancers = append(m.LoadBalancers, LBMetrics{ARN: b.arn, Counters: c, ActiveConnections: b.conns.Active.Load()})
+		m.LoadBalancers = append(m.LoadBalancers, b.metrics())
 	}
 	for _, g := range p.groups {
 		for _, t := range g.targets {
-			h := t.health()
-			m.Targets = append(m.Targets, TargetMetrics{
-				LoadBalancer: g.conf.Load().lbARN, TargetGroup: g.arn, ID: h.ID, Port: h.Port, Zone: h.Zone, State: h.State,
-				Counters: t.stats.counters(), ResponseTime: t.stats.histogram(),
-			})
+			m.Targets = append(m.Targets, t.metrics())
+		}
+	}
+	for _, d := range p.departed {
+		if d.lb != nil {
+			b := d.lb.metrics()
+			b.Gone = true
+			m.LoadBalancers = append(m.LoadBalancers, b)
+		} else {
+			m.Targets = append(m.Targets, d.target.metrics())
 		}
 	}
 	return m
+}
+
+// departed is a balancer or a target that left the configuration: its last
+// counts are still to be read.
+type departed struct {
+	at     time.Time
+	lb     *balancer
+	target *target
+}
+
+// depart remembers what left.
+func (p *Process) depart(lb *balancer, t *target) {
+	p.forgetDeparted()
+	p.departed = append(p.departed, departed{at: p.clock.Now(), lb: lb, target: t})
+}
+
+func (p *Process) forgetDeparted() {
+	now := p.clock.Now()
+	p.departed = slices.DeleteFunc(p.departed, func(d departed) bool { return now.Sub(d.at) > remembered })
+}
+
+// remembered is how long departed ones are: longer than between two readings.
+const remembered = 2 * time.Minute
+
+func (b *balancer) metrics() LBMetrics {
+	c := b.stats.counters()
+	put(c, "NewConnectionCount", b.conns.New.Load())
+	put(c, "RejectedConnectionCount", b.conns.Rejected.Load())
+	put(c, "ProcessedBytes", b.conns.Processed.Load())
+	put(c, "ClientTLSNegotiationErrorCount", b.conns.TLSErrors.Load())
+	return LBMetrics{ARN: b.arn, Serial: b.serial, Counters: c, PaidRules: float64(b.stats.paidRules.Load()), ActiveConnections: b.conns.TakePeak()}
+}
+
+func (t *target) metrics() TargetMetrics {
+	h, g := t.health(), t.group
+	_, open := g.candidates()
+	return TargetMetrics{
+		LoadBalancer: g.conf.Load().lbARN, TargetGroup: g.arn, ID: h.ID, Port: h.Port, Serial: t.serial, Zone: h.Zone, State: h.State, FailOpen: open,
+		Counters: t.stats.counters(), ResponseTime: t.stats.histogram(),
+	}
 }

@@ -24,6 +24,7 @@ type front struct {
 // balancer is a load balancer at run time.
 type balancer struct {
 	arn, name              string
+	serial                 int64
 	stats                  lbStats
 	conns                  forward.Counters
 	explainedAt, explained atomic.Int64
@@ -52,17 +53,20 @@ var actionNames = [...]string{"-", "forward", "fixed-response", "redirect"}
 // Route implements forward.Router.
 func (f *front) Route(x *forward.Exchange) {
 	t := f.table.Load()
+	evaluated := int64(0)
 	for i := range t.rules {
 		r := &t.rules[i]
 		if r.priority != 0 {
-			f.lb.stats.rules.Add(1)
+			evaluated++
 		}
 		if r.matches(x) {
+			f.lb.stats.evaluated(evaluated)
 			x.Note[noteRule] = r.priority
 			f.act(x, &r.action)
 			return
 		}
 	}
+	f.lb.stats.evaluated(evaluated)
 	f.unavailable(x, "no rule matches")
 }
 
@@ -123,15 +127,13 @@ func (f *front) chose(x *forward.Exchange, t *target, open bool) {
 // be served is to be lost.)
 func (f *front) Another(x *forward.Exchange) bool {
 	failed := x.Tag.(*target)
-	failed.stats.connErrors.Add(1)
-	x.ConnErrors-- // counted for the target that failed
 	x.Note[noteTried]++
 	t, open := failed.group.pick(x.Start, func(o *target) bool { return o == failed })
 	if t == nil {
-		x.ConnErrors++
-		failed.stats.connErrors.Add(-1)
 		return false
 	}
+	failed.stats.failed(x) // the rest of the request is the other one's
+	x.ConnErrors, x.TLSErrors = 0, 0
 	failed.ep.Release()
 	f.chose(x, t, open)
 	return true
@@ -172,8 +174,7 @@ func (f *front) forwarded(x *forward.Exchange) {
 	}
 	t := x.Tag.(*target)
 	t.stats.requests.Add(1)
-	t.stats.connErrors.Add(int64(x.ConnErrors))
-	t.stats.tlsErrors.Add(int64(x.TLSErrors))
+	t.stats.failed(x)
 	t.stats.failOpen.Add(int64(x.Note[noteFailOpen]))
 	if x.FromTarget != 0 {
 		t.stats.codes[x.FromTarget/100].Add(1)

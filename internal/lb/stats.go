@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"sync/atomic"
 	"time"
+
+	"slipway/internal/lb/forward"
 )
 
 // targetStats are one target's counters; all only grow.
@@ -17,6 +19,12 @@ type targetStats struct {
 	micros     atomic.Int64 // sum of response times
 	count      atomic.Int64
 	buckets    [histogramLength]atomic.Int64
+}
+
+// failed counts the connections that an exchange failed to make.
+func (s *targetStats) failed(x *forward.Exchange) {
+	s.connErrors.Add(int64(x.ConnErrors))
+	s.tlsErrors.Add(int64(x.TLSErrors))
 }
 
 var logBase = math.Log(histogramBase)
@@ -61,10 +69,24 @@ func (s *targetStats) counters() map[string]float64 {
 
 // lbStats are one load balancer's own counters.
 type lbStats struct {
-	requests, rules, fixed, redirects, redirectLimit atomic.Int64
+	requests, fixed, redirects, redirectLimit        atomic.Int64
+	rules, paidRules                                 atomic.Int64
 	nonSticky, desync, dropped, forwardedInvalid     atomic.Int64
 	ipv6, ipv6Bytes                                  atomic.Int64
 	elb3, elb4, elb5, elb500, elb502, elb503, elb504 atomic.Int64
+}
+
+// freeRules is how many evaluated rules of a request are not paid for (Elastic
+// Load Balancing pricing, "LCU details").
+const freeRules = 10
+
+// evaluated counts the rules that a request was held against, the default rule
+// left out.
+func (s *lbStats) evaluated(n int64) {
+	s.rules.Add(n)
+	if n > freeRules {
+		s.paidRules.Add(n - freeRules)
+	}
 }
 
 func (s *lbStats) selfMade(status int) {

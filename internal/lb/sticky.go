@@ -142,14 +142,17 @@ func (f *front) stickyTarget(x *forward.Exchange, g *group) *target {
 	if conf.app != "" {
 		name = cookieApp
 		if _, ok := cookie(&x.Req, conf.app); !ok {
+			f.lb.stats.nonSticky.Add(1)
 			return nil
 		}
 	}
+	// A request without a cookie counts as well: AWS names a new client's first
+	// one as an example.
 	v, ok := cookie(&x.Req, name)
-	if !ok {
-		return nil
+	bound := uint64(0)
+	if ok {
+		bound, ok = f.sealer.open(name, v, conf.duration, x.Start)
 	}
-	bound, ok := f.sealer.open(name, v, conf.duration, x.Start)
 	if ok {
 		set, _ := g.candidates()
 		for _, t := range set {

@@ -18,7 +18,9 @@ type target struct {
 	group *group
 	ep    *forward.Endpoint
 	stats targetStats
-	hash  uint64 // identifies it in cookies
+	// serial tells it from a former target with the same identity.
+	serial int64
+	hash   uint64 // identifies it in cookies
 
 	ok        atomic.Bool  // may be chosen: healthy
 	rampSince atomic.Int64 // slow start began, Unix ns; 0 none

@@ -37,7 +37,7 @@ type Endpoint struct {
 	Owner any
 
 	sweeper  *Sweeper
-	active   *atomic.Int64 // gauge of open connections; may be nil
+	counters atomic.Pointer[Counters] // of connections; may hold nil
 	inflight atomic.Int64
 	draining atomic.Bool
 	drained  func()
@@ -51,6 +51,7 @@ type Endpoint struct {
 type targetConn struct {
 	link
 	ep        *Endpoint
+	counters  *Counters // that it was counted in; may be nil
 	uses      int
 	idleSince int64
 	res       h1.Response
@@ -65,6 +66,9 @@ func NewEndpoint(s *Sweeper, addr string, tlsConfig *tls.Config, drained func())
 	s.mu.Unlock()
 	return e
 }
+
+// CountIn makes new connections count in c.
+func (e *Endpoint) CountIn(c *Counters) { e.counters.Store(c) }
 
 // Acquire counts a request in; false when the endpoint drains. The order of the
 // two steps matters: whoever sees draining and zero knows that nobody comes later.
@@ -167,13 +171,13 @@ func (e *Endpoint) dial(ctx context.Context) (*targetConn, error) {
 		}
 		nc = tc
 	}
-	c := &targetConn{link: link{nc: nc, raw: newRawIO(nc), buf: make([]byte, targetBuffer)}, ep: e}
+	c := &targetConn{link: link{nc: nc, raw: newRawIO(nc), buf: make([]byte, targetBuffer)}, ep: e, counters: e.counters.Load()}
 	e.mu.Lock()
 	e.all[c] = struct{}{}
 	e.mu.Unlock()
 	e.sweeper.add(&c.link)
-	if e.active != nil {
-		e.active.Add(1)
+	if c.counters != nil {
+		c.counters.opened()
 	}
 	return c, nil
 }
@@ -219,8 +223,8 @@ func (c *targetConn) close() {
 	}
 	e.sweeper.remove(&c.link)
 	_ = c.nc.Close() // nothing more to learn from it
-	if e.active != nil {
-		e.active.Add(-1)
+	if c.counters != nil {
+		c.counters.closed()
 	}
 }
 

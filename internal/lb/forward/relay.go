@@ -33,7 +33,11 @@ func (c *clientConn) forward(l *link, n int) bool {
 	for fresh, tries := false, 1; ; tries++ {
 		t, err := x.Endpoint.get(c.srv.ctx, fresh, careful)
 		if err != nil {
-			x.ConnErrors++
+			if errors.Is(err, errHandshake) {
+				x.TLSErrors++
+			} else {
+				x.ConnErrors++
+			}
 			if tries < maxAttempts && c.srv.Router.Another(x) {
 				x.Retried++
 				continue
@@ -148,8 +152,7 @@ func (c *clientConn) interim(l *link, t *targetConn) error {
 			b = appendField(b, f)
 		}
 	}
-	_, err := l.write(append(b, "\r\n"...))
-	return err
+	return c.send(l, append(b, "\r\n"...))
 }
 
 // dialFailed answers for a target that could not be reached: 504 when it did not
@@ -158,11 +161,7 @@ func (c *clientConn) dialFailed(l *link, err error) bool {
 	x := &c.x
 	status := 502
 	var ne net.Error
-	switch {
-	case errors.Is(err, errHandshake):
-		x.TLSErrors++
-		x.ConnErrors--
-	case errors.As(err, &ne) && ne.Timeout():
+	if !errors.Is(err, errHandshake) && errors.As(err, &ne) && ne.Timeout() {
 		status = 504
 	}
 	x.Cause = err.Error()

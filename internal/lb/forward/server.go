@@ -13,13 +13,31 @@ import (
 )
 
 // Counters are the connection-level figures of one load balancer, shared by its
-// servers and endpoints.
+// servers and endpoints. Active and New count client and target connections.
 type Counters struct {
-	Active    atomic.Int64 // open client and target connections
+	Active    atomic.Int64 // now open
 	New       atomic.Int64
 	Rejected  atomic.Int64
 	Processed atomic.Int64 // bytes both ways on the client side
 	TLSErrors atomic.Int64
+	peak      atomic.Int64 // most that were open at once since TakePeak
+}
+
+func (c *Counters) opened() {
+	c.New.Add(1)
+	n := c.Active.Add(1)
+	for p := c.peak.Load(); n > p && !c.peak.CompareAndSwap(p, n); {
+		p = c.peak.Load()
+	}
+}
+
+func (c *Counters) closed() { c.Active.Add(-1) }
+
+// TakePeak returns how many connections were open at once at most since the
+// call before. It is for one reader.
+func (c *Counters) TakePeak() int64 {
+	now := c.Active.Load()
+	return max(c.peak.Swap(now), now)
 }
 
 // Server serves one listener's client connections.
@@ -91,15 +109,14 @@ func (s *Server) accept(nc net.Conn) {
 	s.conns[c] = struct{}{}
 	s.wg.Add(1)
 	s.mu.Unlock()
-	s.Counters.New.Add(1)
-	s.Counters.Active.Add(1)
+	s.Counters.opened()
 	go func() {
 		defer s.wg.Done()
 		c.run(nc)
 		s.mu.Lock()
 		delete(s.conns, c)
 		s.mu.Unlock()
-		s.Counters.Active.Add(-1)
+		s.Counters.closed()
 	}()
 }
 

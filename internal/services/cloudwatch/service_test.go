@@ -15,6 +15,7 @@ import (
 	"slipway/internal/aws/dispatch"
 	"slipway/internal/aws/model"
 	"slipway/internal/clock"
+	"slipway/internal/services/cloudwatch/collect"
 	"slipway/internal/store"
 )
 
@@ -36,6 +37,8 @@ type world struct {
 	svc   *Service
 	ctx   context.Context
 	stop  func()
+	// balancers are measured where it is not nil.
+	balancers collect.Balancers
 
 	mu        sync.Mutex
 	published []apisns.PublishInput
@@ -44,9 +47,16 @@ type world struct {
 }
 
 func newWorld(t testing.TB, rate float64) *world {
+	w := newUnopened(t, rate)
+	w.open()
+	return w
+}
+
+// newUnopened is a world without a service: open makes it.
+func newUnopened(t testing.TB, rate float64) *world {
 	w := &world{TB: t, dir: t.TempDir(), clock: clock.Scaled(rate, time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC))}
 	w.ctx = caller.With(context.Background(), caller.Identity{Account: account, Region: region})
-	w.open()
+	w.stop = func() {}
 	t.Cleanup(func() { w.stop() })
 	return w
 }
@@ -58,7 +68,7 @@ func (w *world) open() {
 		w.Fatal(err)
 	}
 	w.store, w.mux = st, dispatch.New()
-	w.svc, err = New(Deps{Store: st, Clock: w.clock, Mux: w.mux, Dir: w.dir + "/metrics", Policies: w, Log: slog.New(slog.DiscardHandler)})
+	w.svc, err = New(Deps{Store: st, Clock: w.clock, Mux: w.mux, Dir: w.dir + "/metrics", Policies: w, Balancers: w.balancers, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		w.Fatal(err)
 	}

@@ -214,11 +214,14 @@ func TestBalancers(t *testing.T) {
 		{"HTTPCode_Target_2XX_Count", []string{balancer}, 35, 1},
 		{"HTTPCode_Target_2XX_Count", []string{"AvailabilityZone=us-east-1b", balancer, group}, 10, 1},
 		{"TargetResponseTime", []string{balancer, group}, 3, 1},
-		{"HealthyHostCount", []string{balancer, group}, 1, 1},
-		{"UnHealthyHostCount", []string{balancer, group}, 1, 1},
+		{"HealthyHostCount", []string{balancer, group}, 3, 1}, // the sum of three readings
+		{"UnHealthyHostCount", []string{balancer, group}, 2, 1},
 		{"UnHealthyHostCount", []string{"AvailabilityZone=us-east-1a", balancer, group}, 0, 1},
-		{"RequestCountPerTarget", []string{balancer, group}, 17.5, 1},
-		{"RequestCountPerTarget", []string{group}, 17.5, 1},
+		{"RequestCountPerTarget", []string{balancer, group}, 35, 1}, // one of the two is healthy
+		{"RequestCountPerTarget", []string{group}, 35, 1},
+		{"RequestCountPerTarget", []string{"AvailabilityZone=us-east-1b", group}, 10, 1},
+		{"ForwardedInvalidHeaderRequestCount", []string{balancer}, 0, 1},
+		{"ConsumedLCUs", []string{balancer}, 3.0 / 3000 / 60, 1},
 	} {
 		if v, n := w.value("AWS/ApplicationELB", c.name, c.dims...); n != c.n || math.Abs(v-c.want) > 1e-9 {
 			t.Errorf("%s %v: %v in %d points, want %v in %d", c.name, c.dims, v, n, c.want, c.n)
@@ -326,5 +329,54 @@ func TestRunReportsEachMinute(t *testing.T) {
 		if n != 1 {
 			t.Errorf("%d points at %v", n, at)
 		}
+	}
+}
+
+func TestCapacityUnits(t *testing.T) {
+	for _, c := range []struct {
+		what  string
+		count lbCounts
+		want  float64
+	}{
+		{"nothing", lbCounts{}, 0},
+		{"25 connections a second", lbCounts{delta: map[string]float64{"NewConnectionCount": 25 * 60}}, 1},
+		{"3000 connections open", lbCounts{active: 3000}, 1},
+		{"1 GB an hour", lbCounts{delta: map[string]float64{"ProcessedBytes": 1e9 / 60}}, 1},
+		{"1000 paid rules a second", lbCounts{paying: 60_000}, 1},
+		{"the most of them", lbCounts{delta: map[string]float64{"NewConnectionCount": 750, "ProcessedBytes": 5e9 / 60}, active: 6000, paying: 90_000}, 5},
+	} {
+		if got := c.count.capacity(); math.Abs(got-c.want) > 1e-9 {
+			t.Errorf("%s: %v units, want %v", c.what, got, c.want)
+		}
+	}
+}
+
+func TestWhatLeftIsCounted(t *testing.T) {
+	w := newWorld(t, 1)
+	ctx := context.Background()
+	at := w.clock.Now()
+	balancer := func(serial int64, gone bool, requests float64) lb.LBMetrics {
+		return lb.LBMetrics{ARN: lbARN, Serial: serial, Gone: gone, Counters: map[string]float64{"RequestCount": requests}}
+	}
+	w.lb = lb.Metrics{Started: at, LoadBalancers: []lb.LBMetrics{balancer(1, false, 10)}}
+	w.c.sampleBalancers(ctx)
+	// It was taken out, served five more, and another one came under its name
+	// with eleven.
+	w.lb.LoadBalancers = []lb.LBMetrics{balancer(1, true, 15), balancer(2, false, 11)}
+	w.c.sampleBalancers(ctx)
+	if err := w.c.reportBalancers(ctx, at); err != nil {
+		t.Fatal(err)
+	}
+	if v, _ := w.value("AWS/ApplicationELB", "RequestCount", "LoadBalancer=app/web/50dc6c495c0c9188"); v != 16 {
+		t.Errorf("%v requests, want 16", v)
+	}
+	w.lb.LoadBalancers = []lb.LBMetrics{balancer(1, true, 15)}
+	w.c.sampleBalancers(ctx)
+	w.data = map[string][]Datum{}
+	w.c.reportBalancers(ctx, at.Add(time.Minute)) // the second one's last minute
+	w.data = map[string][]Datum{}
+	w.c.reportBalancers(ctx, at.Add(2*time.Minute))
+	if _, n := w.value("AWS/ApplicationELB", "RequestCount", "LoadBalancer=app/web/50dc6c495c0c9188"); n != 0 {
+		t.Error("what has gone is still reported")
 	}
 }
