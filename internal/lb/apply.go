@@ -244,31 +244,22 @@ func (p *Process) unused(t *target) {
 	p.publishHealth(t)
 }
 
-// leave lets a target go that the snapshot no longer names: what is in flight may
-// finish within the delay.
+// leave lets a target go that the snapshot no longer names: its machine is gone, or
+// was drained before.
 func (p *Process) leave(t *target) {
 	t.mu.Lock()
 	if t.stop != nil {
 		t.stop()
 		t.stop = nil
 	}
-	was := t.draining
 	t.draining = true
-	var left time.Duration
-	if !was {
-		left = t.group.conf.Load().delay
-	}
 	if t.cutTimer != nil {
 		t.cutTimer()
+		t.cutTimer = nil
 	}
-	timer := time.AfterFunc(p.clock.Real(left), func() { t.ep.Cut(); p.delayOver(t) })
-	t.cutTimer = timer.Stop
 	t.mu.Unlock()
-	p.leavingMu.Lock()
-	p.leaving[t] = struct{}{}
-	p.leavingMu.Unlock()
 	p.depart(nil, t)
-	t.ep.Close()
+	t.ep.Lose()
 }
 
 // targetIdle is called, also by the hot path, when a draining target has no request
@@ -290,9 +281,6 @@ func (p *Process) finishDrain(t *target) {
 	if !first {
 		return
 	}
-	p.leavingMu.Lock()
-	delete(p.leaving, t)
-	p.leavingMu.Unlock()
 	h := t.health()
 	p.broker.publish(Event{Kind: EventDrained, Time: p.clock.Now(), Health: &h})
 }

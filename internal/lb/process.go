@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"os"
 	"slices"
 	"sync"
@@ -41,9 +40,6 @@ type Process struct {
 	stopping  bool
 	departed  []departed // for the metrics
 	serial    int64      // the last that was given to a balancer or target
-
-	leavingMu sync.Mutex
-	leaving   map[*target]struct{} // gone from the snapshot with requests in flight
 }
 
 // NewProcess loads the last good configuration from the state file, if there is
@@ -65,7 +61,7 @@ func NewProcess(statePath string, open opener, clk clock.Clock, log *slog.Logger
 		clock: clk, log: log, state: st, sweeper: forward.NewSweeper(), open: open, started: clk.Now(), sealer: seal,
 		logDir: statePath + ".access", kick: make(chan struct{}, 1),
 		balancers: map[string]*balancer{}, groups: map[string]*group{}, listeners: map[string]*listener{},
-		leaving: map[*target]struct{}{}, ready: make(chan struct{}),
+		ready: make(chan struct{}),
 	}, nil
 }
 
@@ -127,12 +123,6 @@ func (p *Process) shutdown() {
 		for _, t := range g.targets {
 			t.end()
 		}
-	}
-	p.leavingMu.Lock()
-	rest := slices.Collect(maps.Keys(p.leaving))
-	p.leavingMu.Unlock()
-	for _, t := range rest {
-		t.end()
 	}
 }
 

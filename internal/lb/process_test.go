@@ -223,6 +223,57 @@ func TestRollingDeploymentFailsNoRequest(t *testing.T) {
 	l.end(t)
 }
 
+// A machine that is gone takes along no request that may be sent twice.
+func TestLostTargetFailsNoSafeRequest(t *testing.T) {
+	r := newRig(t)
+	hang := make(chan struct{})
+	arrived := make(chan string, 2)
+	r.add("i-0", "a", func(_ http.ResponseWriter, q *http.Request) {
+		_, _ = io.Copy(io.Discard, q.Body)
+		arrived <- q.Method
+		<-hang
+	})
+	t.Cleanup(func() { close(hang) }) // before the server closes, which waits for its requests
+	r.apply()
+	r.healthy(1)
+	type answer struct {
+		method string
+		status int
+	}
+	answers := make(chan answer, 2)
+	client := newClient(t)
+	for _, method := range []string{"GET", "POST"} {
+		go func() {
+			q, _ := http.NewRequest(method, r.url(), strings.NewReader(map[string]string{"POST": "once"}[method]))
+			res, err := client.Do(q)
+			if err != nil {
+				t.Error(method, err)
+				answers <- answer{}
+				return
+			}
+			res.Body.Close()
+			answers <- answer{method, res.StatusCode}
+		}()
+	}
+	for range 2 {
+		<-arrived
+	}
+	r.add("i-1", "a", say("alive"))
+	r.apply()
+	r.healthy(2)
+	r.snap.TargetGroups[0].Targets = r.snap.TargetGroups[0].Targets[1:]
+	r.apply()
+	for range 2 {
+		switch a := <-answers; {
+		case a.method == "GET" && a.status != 200, a.method == "POST" && a.status != 502:
+			t.Error(a)
+		}
+	}
+	if status, _ := get(t, client, r.url()); status != 200 {
+		t.Error(status)
+	}
+}
+
 type closer func()
 
 func (c closer) Close() error { c(); return nil }

@@ -44,7 +44,6 @@ type table struct {
 const (
 	noteRule     = iota // priority of the matched rule, -1 before one matched
 	noteFailOpen        // 1 when the target was chosen though unhealthy
-	noteTried           // failed attempts of this request
 	noteAction          // index into actionNames
 )
 
@@ -127,7 +126,6 @@ func (f *front) chose(x *forward.Exchange, t *target, open bool) {
 // be served is to be lost.)
 func (f *front) Another(x *forward.Exchange) bool {
 	failed := x.Tag.(*target)
-	x.Note[noteTried]++
 	t, open := failed.group.pick(x.Start, func(o *target) bool { return o == failed })
 	if t == nil {
 		return false

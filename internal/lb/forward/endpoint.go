@@ -27,6 +27,9 @@ const (
 // errHandshake is a target whose TLS failed: 502, unlike a slow connect (504).
 var errHandshake = errors.New("TLS handshake with the target failed")
 
+// errLost is a target that went while a connection to it was made.
+var errLost = errors.New("the target's machine is gone")
+
 // Endpoint is a target's address with its connections. In-flight requests are
 // counted by Acquire and Release; Drain ends new ones. Safe for concurrent use.
 type Endpoint struct {
@@ -36,6 +39,8 @@ type Endpoint struct {
 	// Owner is the router's own record of the target.
 	Owner any
 
+	life     context.Context // ends when the endpoint is lost
+	end      context.CancelFunc
 	sweeper  *Sweeper
 	counters atomic.Pointer[Counters] // of connections; may hold nil
 	inflight atomic.Int64
@@ -61,6 +66,7 @@ type targetConn struct {
 // last request in flight ends while the endpoint drains.
 func NewEndpoint(s *Sweeper, addr string, tlsConfig *tls.Config, drained func()) *Endpoint {
 	e := &Endpoint{Addr: addr, TLS: tlsConfig, sweeper: s, drained: drained, all: map[*targetConn]struct{}{}}
+	e.life, e.end = context.WithCancel(context.Background())
 	s.mu.Lock()
 	s.ends[e] = struct{}{}
 	s.mu.Unlock()
@@ -120,6 +126,19 @@ func (e *Endpoint) Cut() {
 	}
 }
 
+// Lose forgets an endpoint whose machine is gone. Requests in flight go to
+// another target where they may be sent twice (see forward); the others end with
+// a 502.
+func (e *Endpoint) Lose() {
+	e.Close()
+	e.end()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for c := range e.all {
+		c.kill(cutLost)
+	}
+}
+
 // Close drains and forgets the endpoint. Requests in flight go on.
 func (e *Endpoint) Close() {
 	e.Drain()
@@ -155,6 +174,9 @@ func (e *Endpoint) get(ctx context.Context, fresh, careful bool) (*targetConn, e
 }
 
 func (e *Endpoint) dial(ctx context.Context) (*targetConn, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(e.life, cancel)()
 	d := net.Dialer{Timeout: dialTimeout, KeepAlive: -1, Control: giveUpOnSilence}
 	d.SetMultipathTCP(false)
 	nc, err := d.DialContext(ctx, "tcp", e.Addr)
@@ -162,8 +184,8 @@ func (e *Endpoint) dial(ctx context.Context) (*targetConn, error) {
 		return nil, err
 	}
 	if e.TLS != nil {
-		hctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
-		defer cancel()
+		hctx, done := context.WithTimeout(ctx, handshakeTimeout)
+		defer done()
 		tc := tls.Client(nc, e.TLS)
 		if err := tc.HandshakeContext(hctx); err != nil {
 			_ = nc.Close()
@@ -173,6 +195,11 @@ func (e *Endpoint) dial(ctx context.Context) (*targetConn, error) {
 	}
 	c := &targetConn{link: link{nc: nc, raw: newRawIO(nc), buf: make([]byte, targetBuffer)}, ep: e, counters: e.counters.Load()}
 	e.mu.Lock()
+	if e.life.Err() != nil { // nobody would cut it
+		e.mu.Unlock()
+		_ = nc.Close()
+		return nil, errLost
+	}
 	e.all[c] = struct{}{}
 	e.mu.Unlock()
 	e.sweeper.add(&c.link)

@@ -18,6 +18,7 @@ const (
 	cutDrained     // the target's deregistration delay is over
 	cutClosed      // the server stops
 	cutBody        // the request's body broke off
+	cutLost        // the target's machine is gone
 )
 
 // link is one side of an exchange: a connection, its read buffer and its

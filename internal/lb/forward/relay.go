@@ -22,8 +22,9 @@ var errNoResponse = errors.New("the target closed the connection without a respo
 //
 // What is repeated: a request of which nothing could be sent (refused connection:
 // on another target, else dead idle connection: on a new one), and an idempotent
-// one, wholly buffered, whose idle connection the target closed before the first
-// byte of a response. Everything else may have had an effect and gets a 502.
+// one, wholly buffered, that got no byte of a response because the target had
+// closed the idle connection (on a new one) or its machine is gone (on another
+// target). Everything else may have had an effect and gets a 502.
 func (c *clientConn) forward(l *link, n int) bool {
 	x := &c.x
 	l.r += n
@@ -50,7 +51,7 @@ func (c *clientConn) forward(l *link, n int) bool {
 		}
 		again := c.pump == nil && tries < maxAttempts && l.why() == notCut && c.repeatable(t, err, whole)
 		t.close()
-		if !again {
+		if !again || t.why() == cutLost && !c.srv.Router.Another(x) {
 			return c.exchangeFailed(l, t, err)
 		}
 		fresh = true
@@ -61,13 +62,13 @@ func (c *clientConn) forward(l *link, n int) bool {
 // repeatable implements the second half of forward's rule.
 func (c *clientConn) repeatable(t *targetConn, err error, whole bool) bool {
 	if errors.Is(err, errUnsent) {
-		return t.uses > 0
+		return t.uses > 0 || t.why() == cutLost
 	}
 	if !errors.Is(err, errNoResponse) || !whole || !c.x.Req.Idempotent() {
 		return false
 	}
 	why := t.why()
-	return why == notCut && t.uses > 0 || why == cutGone
+	return why == notCut && t.uses > 0 || why == cutGone || why == cutLost
 }
 
 // errUnsent marks that not one byte of the request left.
@@ -186,6 +187,8 @@ func (c *clientConn) exchangeFailed(l *link, t *targetConn, err error) bool {
 		}
 	case t.why() == cutIdle:
 		status, x.Cause = 504, "the target sent nothing within the idle time-out"
+	case t.why() == cutLost:
+		x.Cause = "the target's machine went away before the response"
 	case t.why() == cutDrained:
 		x.Cause = "the deregistration delay ended before the response"
 	case errors.Is(err, errNoResponse) && t.uses > 0:

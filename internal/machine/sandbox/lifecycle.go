@@ -219,6 +219,10 @@ func (d *Driver) Kill(_ context.Context, id string) error {
 		return err
 	}
 	d.mu.Lock()
+	link := b.rec.Link
+	d.mu.Unlock()
+	d.vpc.unplug(link)
+	d.mu.Lock()
 	defer d.mu.Unlock()
 	if b.pidfd == nil {
 		return nil
@@ -266,6 +270,7 @@ func (d *Driver) Destroy(ctx context.Context, id string) error {
 // erase ends the machine and deletes its disk; the caller holds its key lock.
 func (d *Driver) erase(ctx context.Context, b *box) error {
 	id := b.rec.Spec.ID
+	d.vpc.unplug(b.rec.Link)
 	err := d.cg.kill(ctx, id)
 	if err == nil {
 		err = d.awaitEnd(ctx, b)

@@ -217,6 +217,17 @@ func (v *vpc) detach(link string) {
 	}
 }
 
+// unplug ends all traffic of a link at once, in both directions: what a machine
+// says while its processes are killed one by one must not be heard.
+func (v *vpc) unplug(link string) {
+	if link == "" {
+		return
+	}
+	if l, err := v.nl.LinkByName(link); err == nil {
+		_ = v.nl.LinkSetDown(l) // at worst the machine's last words get out
+	}
+}
+
 // machineMAC derives a locally administered address from an IPv4 address.
 func machineMAC(address string) string {
 	ip := net.ParseIP(address).To4()
