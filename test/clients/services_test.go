@@ -7,7 +7,7 @@ import (
 
 // TestBoto3 lets scripts use each service as a person would in a day.
 func TestBoto3(t *testing.T) {
-	for _, script := range []string{"identity.py", "fleet.py", "delivery.py", "watching.py", "reset.py"} {
+	for _, script := range []string{"identity.py", "fleet.py", "delivery.py", "watching.py", "events.py", "reset.py"} {
 		t.Run(strings.TrimSuffix(script, ".py"), func(t *testing.T) {
 			t.Parallel()
 			start(t).python(script)
@@ -61,5 +61,32 @@ func TestWebStackByCommandLine(t *testing.T) {
 		if left := at(t, s.aws(args...), what).([]any); len(left) > 0 {
 			t.Errorf("%s are left: %v", what, left)
 		}
+	}
+}
+
+// TestNotificationRuleByCommandLine: the REST-JSON protocol as the aws command
+// line speaks it, an ARN in the path among the rest.
+func TestNotificationRuleByCommandLine(t *testing.T) {
+	t.Parallel()
+	needProgram(t, "aws")
+	s := start(t)
+	repository := text(t, s.aws("codecommit", "create-repository", "--repository-name", "day"), "repositoryMetadata", "Arn")
+	topic := text(t, s.aws("sns", "create-topic", "--name", "news"), "TopicArn")
+	create := []string{"codestar-notifications", "create-notification-rule", "--name", "news of day", "--resource", repository, "--detail-type", "FULL",
+		"--event-type-ids", "codecommit-repository-branches-and-tags-created", "--targets", "TargetType=SNS,TargetAddress=" + topic, "--tags", "team=a,stage=b"}
+	rule := text(t, s.aws(create...), "Arn")
+	if got := text(t, s.aws("codestar-notifications", "describe-notification-rule", "--arn", rule), "EventTypes", 0, "EventTypeName"); got != "Branches and tags: Created" {
+		t.Errorf("the event type is called %q", got)
+	}
+	s.aws("codestar-notifications", "untag-resource", "--arn", rule, "--tag-keys", "team", "none")
+	if tags := at(t, s.aws("codestar-notifications", "list-tags-for-resource", "--arn", rule), "Tags").(map[string]any); len(tags) != 1 || tags["stage"] != "b" {
+		t.Errorf("tags %v", tags)
+	}
+	s.awsRefuses("ResourceAlreadyExistsException", create...)
+	s.awsRefuses("ResourceNotFoundException", "codestar-notifications", "subscribe", "--arn", rule+"0", "--target", "TargetType=SNS,TargetAddress="+topic)
+	s.aws("codestar-notifications", "update-notification-rule", "--arn", rule, "--status", "DISABLED")
+	s.aws("codestar-notifications", "delete-notification-rule", "--arn", rule)
+	if left := at(t, s.aws("codestar-notifications", "list-notification-rules"), "NotificationRules").([]any); len(left) > 0 {
+		t.Errorf("left: %v", left)
 	}
 }

@@ -41,6 +41,7 @@ func TestTodo(t *testing.T) {
 	step("a shell in an instance", shell)
 	step("the aws command line reaches each service", everydayCommands)
 	step("aws logs tail follows", tailLogs)
+	step("deployment triggers, approvals, scaling and notification rules reach the mailbox", eventsAndMail)
 	step("down, and up again on the same data", downAndUpAgain)
 	step("load raises alarm, mail, third instance, and it ends", loadAndGrow)
 	step("errors of nginx become a mail", errorsAndMail)
