@@ -34,6 +34,7 @@ import (
 
 // services are the ones that others ask for by more than their API.
 type services struct {
+	logs       *logs.Service
 	iam        *iam.Service
 	codecommit *codecommit.Service
 	elbv2      *elbv2.Service
@@ -119,7 +120,8 @@ func (s *server) wireStorage() error {
 		return err
 	}
 	s.add("S3", s3.New(s3.Deps{Store: s.store, Blobs: blobs, Clock: s.clock, Log: s.log}))
-	s.add("Logs", logs.New(logs.Deps{Store: s.store, Clock: s.clock, Dir: filepath.Join(dir, "logs"), Durable: !s.opts.Ephemeral, Log: s.log}))
+	s.logs = logs.New(logs.Deps{Store: s.store, Clock: s.clock, Dir: filepath.Join(dir, "logs"), Durable: !s.opts.Ephemeral, Log: s.log})
+	s.add("Logs", s.logs)
 	return nil
 }
 
@@ -142,6 +144,7 @@ func (s *server) wireWatching() (err error) {
 	// Closed first of all, with whatever was measured last.
 	s.closers = append([]func() error{cw.Close}, s.closers...)
 	s.add("CloudWatch", cw)
+	s.logs.SetMetrics(cw)
 	s.resets = append(s.resets, cw.Reset)
 	s.sns, err = sns.New(sns.Deps{
 		Store: s.store, Clock: s.clock, Log: s.log, Mail: s.mail, Dir: s.opts.DataDir, DialVPC: s.driver.DialVPC,

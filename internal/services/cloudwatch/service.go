@@ -10,6 +10,8 @@ import (
 	api "slipway/internal/api/cloudwatch"
 	"slipway/internal/aws/caller"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/aws/ptr"
+	"slipway/internal/aws/validate"
 	"slipway/internal/clock"
 	"slipway/internal/reconcile"
 	"slipway/internal/services/cloudwatch/collect"
@@ -172,6 +174,43 @@ func (s *Service) Put(ctx context.Context, account, region, namespace string, da
 	}
 	return s.put(ctx, points)
 }
+
+// PutFrom keeps data by namespace durably, as PutMetricData does, and in the
+// same write that source has been worked through up to position: data that come
+// again after a crash, with a position that is known, are dropped. A source of
+// "" has no position. refused says what CloudWatch does not take; the rest is
+// kept.
+func (s *Service) PutFrom(ctx context.Context, account, region, source string, position uint64, data map[string][]api.MetricDatum) (refused []error, err error) {
+	now := s.clock.Now()
+	var points []metricstore.Point
+	for namespace, list := range data {
+		for i := range list {
+			d := &list[i]
+			var p metricstore.Point
+			err := validate.Input(api.Service, api.OpPutMetricData.Input, &api.PutMetricDataInput{Namespace: &namespace, MetricData: list[i : i+1]})
+			if err == nil {
+				p, err = readDatum(d, fmt.Sprintf("%s %s", namespace, ptr.Value(d.MetricName)), now)
+			}
+			if err != nil {
+				refused = append(refused, err)
+				continue
+			}
+			p.Metric = metricOf(account, region, namespace, ptr.Value(d.MetricName), d.Dimensions)
+			points = append(points, p)
+		}
+	}
+	if source == "" {
+		return refused, s.put(ctx, points)
+	}
+	if err := s.metrics.PutAt(ctx, source, position, points); err != nil {
+		return refused, fmt.Errorf("metric data: %w", err)
+	}
+	s.engine.arrived(points)
+	return refused, nil
+}
+
+// Position is how far PutFrom has come with a source; 0 where it has not begun.
+func (s *Service) Position(source string) uint64 { return s.metrics.Position(source) }
 
 // Reset forgets all metrics; only an ephemeral server may do that. The rest
 // of this service is rows.

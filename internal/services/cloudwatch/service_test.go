@@ -230,3 +230,29 @@ func TestStatisticsOfWhatWasPut(t *testing.T) {
 		t.Errorf("metrics %v", list.Metrics)
 	}
 }
+
+func TestPutFromTakesWhatItCan(t *testing.T) {
+	w := newWorld(t, 1)
+	datum := func(name string, change func(*api.MetricDatum)) api.MetricDatum {
+		d := api.MetricDatum{MetricName: &name, Value: new(1.0)}
+		change(&d)
+		return d
+	}
+	data := map[string][]api.MetricDatum{"App": {
+		datum("good", func(*api.MetricDatum) {}),
+		datum("unit", func(d *api.MetricDatum) { d.Unit = new("Cakes") }),
+		datum("old", func(d *api.MetricDatum) { d.Timestamp = new(w.clock.Now().AddDate(0, -1, 0)) }),
+		datum("", func(*api.MetricDatum) {}),
+	}, ":bad": {datum("good", func(*api.MetricDatum) {})}}
+	for range 2 { // the second time it is known
+		refused, err := w.svc.PutFrom(w.ctx, account, region, "logs/x", 7, data)
+		if err != nil || len(refused) != 4 {
+			t.Fatalf("%v, refused %v", err, refused)
+		}
+	}
+	at := w.clock.Now()
+	out := call(w, api.OpGetMetricStatistics, &api.GetMetricStatisticsInput{Namespace: new("App"), MetricName: new("good"), StartTime: new(at.Add(-time.Hour)), EndTime: new(at.Add(time.Hour)), Period: new(int64(7200)), Statistics: []string{"Sum"}})
+	if len(out.Datapoints) != 1 || *out.Datapoints[0].Sum != 1 || w.svc.Position("logs/x") != 7 || len(w.svc.metrics.List(account, region, nil)) != 1 {
+		t.Errorf("%+v at %d", out.Datapoints, w.svc.Position("logs/x"))
+	}
+}

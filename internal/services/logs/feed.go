@@ -10,9 +10,6 @@ import (
 	"time"
 
 	"slipway/internal/api/cloudwatch"
-	"slipway/internal/aws/awserr"
-	"slipway/internal/aws/caller"
-	"slipway/internal/aws/dispatch"
 	"slipway/internal/aws/ptr"
 	"slipway/internal/clock"
 	"slipway/internal/services/logs/segment"
@@ -22,10 +19,10 @@ import (
 // feed makes metrics of events: of metric filters, of the embedded metric
 // format, and of what was taken in (AWS/Logs).
 //
-// It reads each group's events behind a cursor, which moves after CloudWatch
-// has taken the values, so that a crash loses none. A crash between the two
-// counts the values of that moment twice, for CloudWatch has no way to
-// recognise a repeated call.
+// It reads each group's events behind a cursor. CloudWatch keeps the values
+// and, in the same write, the number of the event that they end before; then
+// the cursor moves. Whoever comes after a crash between the two goes on from
+// the further of both, so that each event counts once.
 type feed struct {
 	s    *Service
 	wake chan struct{}
@@ -150,9 +147,9 @@ func (f *feed) group(ctx context.Context, k groupKey) error {
 	if err != nil {
 		return err
 	}
-	until := l.Next()
-	if until <= cur.Doc.Next {
-		return nil
+	until, from := l.Next(), max(cur.Doc.Next, f.s.metrics.Position(source(g.Doc.Dir)))
+	if until <= from {
+		return f.move(ctx, cur, from)
 	}
 	filters, err := f.filters(ctx, k)
 	if err != nil {
@@ -160,7 +157,7 @@ func (f *feed) group(ctx context.Context, k groupKey) error {
 	}
 	acc := newAccumulator(f.s.metricTime)
 	if len(filters) > 0 || cur.Doc.EMF {
-		q := segment.Query{From: math.MinInt64, To: math.MaxInt64, Since: cur.Doc.Next, Until: until}
+		q := segment.Query{From: math.MinInt64, To: math.MaxInt64, Since: from, Until: until}
 		err := l.Scan(ctx, q, func(r *segment.Record) bool {
 			f.event(acc, k, filters, cur.Doc.EMF, r)
 			return true
@@ -171,10 +168,22 @@ func (f *feed) group(ctx context.Context, k groupKey) error {
 	}
 	// Both or neither: a server that ends in good order counts nothing twice.
 	ctx = context.WithoutCancel(ctx)
-	if err := f.send(ctx, k, acc); err != nil {
+	if err := f.send(ctx, k, source(g.Doc.Dir), until, acc); err != nil {
 		return err
 	}
-	_, err = cursors.Modify(ctx, f.s.Store, k.account, k.region, k.name, "Moved", func(c *cursor) error { c.Next = max(c.Next, until); return nil })
+	return f.move(ctx, cur, until)
+}
+
+// source names a group's events to CloudWatch; another group under the same
+// name has another directory.
+func source(dir string) string { return "logs/" + dir }
+
+// move moves a cursor forward.
+func (f *feed) move(ctx context.Context, cur *store.Row[cursor], next uint64) error {
+	if next <= cur.Doc.Next {
+		return nil
+	}
+	_, err := cursors.Modify(ctx, f.s.Store, cur.Account, cur.Region, cur.ID, "Moved", func(c *cursor) error { c.Next = max(c.Next, next); return nil })
 	return err
 }
 
@@ -240,7 +249,7 @@ func (f *feed) endMinutes(ctx context.Context) {
 		}
 		acc := newAccumulator(func(ms int64) int64 { return ms })
 		acc.add(row.Doc.Namespace, row.Doc.Metric, row.Doc.Unit, nil, mk.minute, 60, *row.Doc.Default)
-		if err := f.send(ctx, mk.group, acc); err != nil && ctx.Err() == nil {
+		if err := f.send(ctx, mk.group, "", 0, acc); err != nil && ctx.Err() == nil {
 			f.s.Log.Warn("logs: a metric filter's default value is lost", "group", mk.group.name, "filter", mk.filter, "error", err)
 		}
 	}
@@ -261,43 +270,24 @@ func (f *feed) publishIntake(ctx context.Context, minute time.Time) {
 		dims := map[string]string{"LogGroupName": k.name}
 		acc.add("AWS/Logs", "IncomingBytes", "Bytes", dims, minute.UnixMilli(), 60, in.bytes)
 		acc.add("AWS/Logs", "IncomingLogEvents", "Count", dims, minute.UnixMilli(), 60, in.events)
-		if err := f.send(ctx, k, acc); err != nil && ctx.Err() == nil {
+		if err := f.send(ctx, k, "", 0, acc); err != nil && ctx.Err() == nil {
 			f.s.Log.Debug("logs: AWS/Logs metrics", "group", k.name, "error", err)
 		}
 	}
 }
 
-// send hands values to CloudWatch.
-func (f *feed) send(ctx context.Context, k groupKey, acc *accumulator) error {
-	ctx = caller.ForService(ctx, "logs", k.account, k.region)
-	for ns, data := range acc.data() {
-		for part := range slices.Chunk(data, 1000) { // the limit of PutMetricData
-			if err := f.put(ctx, k, ns, part); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// put makes one call. Values that CloudWatch will never take are found by
-// trying each alone, and given up: they must not hold up the others.
-func (f *feed) put(ctx context.Context, k groupKey, ns string, data []cloudwatch.MetricDatum) error {
-	_, err := dispatch.Call(ctx, f.s.mux, cloudwatch.OpPutMetricData, &cloudwatch.PutMetricDataInput{Namespace: &ns, MetricData: data})
-	ae := awserr.As(err)
-	if err == nil || ae == nil || !strings.HasPrefix(ae.Code, "Invalid") && !strings.HasPrefix(ae.Code, "Validation") && ae.Code != "MissingParameter" {
-		return err
-	}
-	if len(data) == 1 {
-		f.s.Log.Warn("logs: CloudWatch does not take a value", "group", k.name, "namespace", ns, "metric", ptr.Value(data[0].MetricName), "error", err)
+// send hands values to CloudWatch, all in one write. Those that it never takes
+// are given up: they must not hold up the others.
+func (f *feed) send(ctx context.Context, k groupKey, source string, position uint64, acc *accumulator) error {
+	data := acc.data()
+	if len(data) == 0 {
 		return nil
 	}
-	for i := range data {
-		if err := f.put(ctx, k, ns, data[i:i+1]); err != nil {
-			return err
-		}
+	refused, err := f.s.metrics.PutFrom(ctx, k.account, k.region, source, position, data)
+	for _, why := range refused {
+		f.s.Log.Warn("logs: CloudWatch does not take a value", "group", k.name, "error", why)
 	}
-	return nil
+	return err
 }
 
 // metricTime is the time of an event on the service's clock. Programs in

@@ -2,10 +2,13 @@ package logs_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,37 +18,61 @@ import (
 	"slipway/internal/aws/dispatch"
 	"slipway/internal/clock"
 	"slipway/internal/services/logs"
+	"slipway/internal/store"
 )
 
 // sink takes the metrics that the service makes.
 type sink struct {
 	mu   sync.Mutex
 	got  []string // namespace metric {dims} value xcount
+	at   map[string]uint64
 	fail bool
-	lost int // calls for a filter that failed
+	lost int    // calls for a filter that failed
+	kept func() // called after values with a position were kept
 }
 
-func (s *sink) register(m *dispatch.Mux) {
-	dispatch.Register(m, cloudwatch.OpPutMetricData, func(_ context.Context, in *cloudwatch.PutMetricDataInput) (*cloudwatch.PutMetricDataOutput, error) {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if s.fail {
-			if *in.Namespace == "N" {
-				s.lost++
-			}
-			return nil, awserr.New("InternalFailure", "not now")
+func (s *sink) register(f *fixture) { f.svc.SetMetrics(s) }
+
+func (s *sink) Position(source string) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.at[source]
+}
+
+func (s *sink) PutFrom(_ context.Context, _, _, source string, position uint64, data map[string][]cloudwatch.MetricDatum) ([]error, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fail {
+		if data["N"] != nil {
+			s.lost++
 		}
-		for _, d := range in.MetricData {
+		return nil, errors.New("not now")
+	}
+	if source != "" {
+		if position != 0 && position <= s.at[source] {
+			return nil, nil
+		}
+		if s.at == nil {
+			s.at = map[string]uint64{}
+		}
+		if s.at[source] = position; position == 0 {
+			delete(s.at, source)
+		} else if s.kept != nil {
+			defer s.kept()
+		}
+	}
+	for ns, list := range data {
+		for _, d := range list {
 			dims := ""
 			for _, x := range d.Dimensions {
 				dims += *x.Name + "=" + *x.Value + " "
 			}
 			for i, v := range d.Values {
-				s.got = append(s.got, fmt.Sprintf("%s %s %s%vx%v", *in.Namespace, *d.MetricName, dims, v, d.Counts[i]))
+				s.got = append(s.got, fmt.Sprintf("%s %s %s%vx%v", ns, *d.MetricName, dims, v, d.Counts[i]))
 			}
 		}
-		return &cloudwatch.PutMetricDataOutput{}, nil
-	})
+	}
+	return nil, nil
 }
 
 func (s *sink) wait(t *testing.T, want ...string) {
@@ -118,7 +145,7 @@ func (f *fixture) mustPut(messages ...string) {
 func TestMetricFilters(t *testing.T) {
 	f := start(t)
 	s := &sink{}
-	s.register(f.mux)
+	s.register(f)
 	f.create("g", "s")
 	f.now = f.now / 60000 * 60000 // one minute
 	f.mustPut("[error] before the filter")
@@ -149,7 +176,7 @@ func TestMetricFilters(t *testing.T) {
 func TestFilterAfterRestart(t *testing.T) {
 	f := start(t)
 	s := &sink{}
-	s.register(f.mux)
+	s.register(f)
 	f.create("g", "s")
 	if err := f.filter("errors", "ERROR", "2", nil, nil); err != nil {
 		t.Fatal(err)
@@ -168,6 +195,58 @@ func TestFilterAfterRestart(t *testing.T) {
 	s.wait(t, "N errors 2x1")
 }
 
+// dying is a store that can no longer be written to.
+type dying struct {
+	store.Store
+	dead atomic.Bool
+}
+
+func (d *dying) Update(ctx context.Context, fn func(store.Tx) error) error {
+	if d.dead.Load() {
+		return errors.New("the server is dead")
+	}
+	return d.Store.Update(ctx, fn)
+}
+
+// TestServerDiesBeforeTheCursorMoves ends the service in the moment between
+// CloudWatch's write and the cursor's: the next one counts nothing again.
+func TestServerDiesBeforeTheCursorMoves(t *testing.T) {
+	f := start(t)
+	d := &dying{Store: f.store}
+	second := f.svc
+	f.svc = logs.New(logs.Deps{Store: d, Dir: f.dir, Durable: true, Log: slog.New(slog.DiscardHandler)})
+	f.mux = dispatch.New()
+	f.svc.Register(f.mux)
+	s := &sink{}
+	s.register(f)
+	f.create("g", "s")
+	if err := f.filter("errors", "ERROR", "1", nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	f.mustPut("ERROR one", "ERROR two")
+	s.kept = func() { d.dead.Store(true) } // the cursor's write comes too late
+	stop := f.run()
+	s.wait(t, "N errors 1x2")
+	stop()
+	s.kept = nil
+
+	f.svc = second
+	f.mux = dispatch.New()
+	f.svc.Register(f.mux)
+	s.register(f)
+	f.mustPut("ERROR three") // so that what comes again is not the same
+	f.run()
+	s.wait(t, "N errors 1x2", "N errors 1x1")
+	if _, err := dispatch.Call(f.ctx, f.mux, api.OpDeleteLogGroup, &api.DeleteLogGroupInput{LogGroupName: new("g")}); err != nil {
+		t.Fatal(err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.at) != 0 {
+		t.Errorf("a deleted group is remembered: %v", s.at)
+	}
+}
+
 // TestDefaultValue lets minutes pass in seconds: one with a match, one without,
 // and one in which nothing came.
 func TestDefaultValue(t *testing.T) {
@@ -177,7 +256,7 @@ func TestDefaultValue(t *testing.T) {
 	f.mux = dispatch.New()
 	f.svc.Register(f.mux)
 	s := &sink{}
-	s.register(f.mux)
+	s.register(f)
 	f.create("g", "s")
 	if err := f.filter("errors", "ERROR", "1", new(0.0), nil); err != nil {
 		t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"slipway/internal/api/cloudwatch"
 	"slipway/internal/aws/dispatch"
 	"slipway/internal/clock"
 	"slipway/internal/keyring"
@@ -29,11 +30,23 @@ type Deps struct {
 	Log     *slog.Logger // nil: slog.Default
 }
 
+// Metrics takes the values that filters make of events; CloudWatch does.
+type Metrics interface {
+	// PutFrom keeps data by namespace and, in the same write, that source has
+	// been worked through up to position; data whose position is known are
+	// dropped. A source of "" has no position, a position of 0 forgets the
+	// source. refused are data that are never taken; the rest is kept.
+	PutFrom(ctx context.Context, account, region, source string, position uint64, data map[string][]cloudwatch.MetricDatum) (refused []error, err error)
+	// Position is how far a source has come; 0 where it has not begun.
+	Position(source string) uint64
+}
+
 // Service is CloudWatch Logs. All methods are safe for concurrent use.
 type Service struct {
 	Deps
 
 	mux      *dispatch.Mux // set by Register
+	metrics  Metrics       // set by SetMetrics
 	feed     *feed
 	queries  *queries
 	exporter *exporter
@@ -55,6 +68,10 @@ func New(deps Deps) *Service {
 	s.feed, s.queries, s.exporter = newFeed(s), newQueries(), newExporter()
 	return s
 }
+
+// SetMetrics names who takes the values of metric filters; before Run. Without
+// one they are not made.
+func (s *Service) SetMetrics(m Metrics) { s.metrics = m }
 
 // Register serves the operations.
 func (s *Service) Register(m *dispatch.Mux) {
@@ -98,6 +115,12 @@ func (s *Service) discard(dir string) {
 	if l != nil {
 		l.Close()
 	}
+	if s.metrics != nil {
+		// Before the directory goes: what is left of it names the source again.
+		if _, err := s.metrics.PutFrom(context.Background(), "", "", source(dir), 0, nil); err != nil {
+			s.Log.Error("logs: forgetting how far a deleted group's metrics are", "dir", dir, "error", err)
+		}
+	}
 	if err := os.RemoveAll(filepath.Join(s.Dir, dir)); err != nil {
 		s.Log.Error("logs: removing a deleted group's events", "dir", dir, "error", err)
 	}
@@ -119,7 +142,9 @@ func (s *Service) Run(ctx context.Context) error {
 	defer t.Stop()
 	defer s.close()
 	var wg sync.WaitGroup
-	wg.Go(func() { s.feed.run(ctx) })
+	if s.metrics != nil {
+		wg.Go(func() { s.feed.run(ctx) })
+	}
 	wg.Go(func() { s.runExports(ctx) })
 	defer wg.Wait()
 	defer s.queries.close()

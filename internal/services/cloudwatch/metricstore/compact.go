@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -289,8 +290,8 @@ func (j *job) publish() error {
 		}
 	}
 	logs := slices.Clone(s.logs)
+	m := manifest{FirstLog: j.number, Next: j.number + 1, Positions: maps.Clone(s.positions)}
 	s.mu.RUnlock()
-	m := manifest{FirstLog: j.number, Next: j.number + 1}
 	for _, b := range keep {
 		m.Blocks = append(m.Blocks, b.name)
 	}

@@ -17,5 +17,9 @@
 // counts nothing twice: a log is replayed exactly as long as no block of the
 // manifest holds its points.
 //
+// A producer that may repeat itself after a crash puts its points with a
+// position (PutAt): both become durable in the same record, and what it repeats
+// is recognised.
+//
 // Start reading at store.go.
 package metricstore

@@ -13,7 +13,9 @@ import (
 
 // A log is a row of records: length and CRC-32C of the payload, each four
 // bytes little endian, then the payload. A payload is entries, 's' for a
-// series (id, metric, unit) and 'p' for a point (id, resolution, time, set).
+// series (id, metric, unit), 'p' for a point (id, resolution, time, set) and 'm'
+// for a source's position (source, position), which belongs to the points of
+// its record: both are kept or neither.
 // Ids are of one log only: it can be read by itself.
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -51,11 +53,23 @@ func syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// add appends a point to the next record; the caller holds the store's lock.
-func (l *logFile) add(s *Store, p *Point) {
+// begin makes room for the head of the next record.
+func (l *logFile) begin() {
 	if len(l.buf) == 0 {
 		l.buf = append(l.buf, make([]byte, 8)...)
 	}
+}
+
+// mark appends a source's position to the next record.
+func (l *logFile) mark(source string, position uint64) {
+	l.begin()
+	l.buf = appendString(append(l.buf, 'm'), source)
+	l.buf = binary.AppendUvarint(l.buf, position)
+}
+
+// add appends a point to the next record; the caller holds the store's lock.
+func (l *logFile) add(s *Store, p *Point) {
+	l.begin()
 	x := s.lookup(&p.Metric, p.Metric.Key(), p.Unit)
 	if x.logged != l.number {
 		s.nextID++
@@ -163,6 +177,12 @@ func (s *Store) replayRecord(payload []byte, ids map[uint64]*series) bool {
 				return false
 			}
 			x.apply(at, resolution, set)
+		case 'm':
+			source, position := r.string(), r.uvarint()
+			if r.bad {
+				return false
+			}
+			s.moved(source, position)
 		default:
 			return false
 		}

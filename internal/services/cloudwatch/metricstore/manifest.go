@@ -18,6 +18,9 @@ type manifest struct {
 	FirstLog uint64
 	// Next numbers logs and blocks.
 	Next uint64
+	// Positions are those of PutAt. They may be ahead of the blocks: the points
+	// are then in the logs, which are replayed whatever stands here.
+	Positions map[string]uint64 `json:",omitempty"`
 }
 
 const manifestName = "manifest.json"
@@ -53,6 +56,9 @@ func (s *Store) recover() error {
 	}
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("metricstore: %s: %w", manifestName, err)
+	}
+	for source, position := range m.Positions {
+		s.positions[source] = position
 	}
 	for _, name := range m.Blocks {
 		blk, err := s.openBlock(name)

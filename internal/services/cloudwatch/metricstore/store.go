@@ -91,7 +91,9 @@ type Store struct {
 	metrics map[string]*metric
 	sorted  []*metric // by account, region and Compare; nil when stale
 	blocks  []*block
-	logs    []uint64 // numbers of the logs that are still needed, the open one last
+	// positions are how far producers have come; see PutAt.
+	positions map[string]uint64
+	logs      []uint64 // numbers of the logs that are still needed, the open one last
 
 	queue chan *put
 	stop  chan struct{}
@@ -108,7 +110,10 @@ type Store struct {
 // put waits to be written.
 type put struct {
 	points []Point
-	done   chan error // nil: nobody waits
+	// source and position are PutAt's; source "" means Put's.
+	source   string
+	position uint64
+	done     chan error // nil: nobody waits
 }
 
 const (
@@ -131,7 +136,7 @@ func Open(o Options) (*Store, error) {
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("metricstore: %w", err)
 	}
-	s := &Store{opts: o, metrics: map[string]*metric{}, queue: make(chan *put, queueSize), stop: make(chan struct{})}
+	s := &Store{opts: o, metrics: map[string]*metric{}, positions: map[string]uint64{}, queue: make(chan *put, queueSize), stop: make(chan struct{})}
 	if err := s.recover(); err != nil {
 		s.closeFiles()
 		return nil, err
@@ -146,7 +151,30 @@ func (s *Store) Put(ctx context.Context, points []Point) error {
 	if len(points) == 0 {
 		return nil
 	}
-	p := &put{points: points, done: make(chan error, 1)}
+	return s.send(ctx, &put{points: points, done: make(chan error, 1)})
+}
+
+// PutAt is Put for a producer that works through numbered things and may do
+// some of them again after a crash: the points and the source's position
+// become durable in one write. Where the source is at position already, or
+// beyond it, the points are dropped: they are here. Position 0 forgets the
+// source.
+func (s *Store) PutAt(ctx context.Context, source string, position uint64, points []Point) error {
+	if source == "" {
+		return errors.New("metricstore: a source needs a name")
+	}
+	return s.send(ctx, &put{points: points, source: source, position: position, done: make(chan error, 1)})
+}
+
+// Position is the last one that PutAt kept points of the source with; 0 where
+// there is none.
+func (s *Store) Position(source string) uint64 {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.positions[source]
+}
+
+func (s *Store) send(ctx context.Context, p *put) error {
 	select {
 	case s.queue <- p:
 	case <-s.stop:
@@ -178,7 +206,7 @@ func (s *Store) Forget() error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.metrics, s.sorted = map[string]*metric{}, nil
+	s.metrics, s.sorted, s.positions = map[string]*metric{}, nil, map[string]uint64{}
 	return nil
 }
 
@@ -248,9 +276,18 @@ func (s *Store) gather(first *put) []*put {
 // acknowledges it.
 func (s *Store) commit(group []*put) {
 	s.mu.Lock()
+	moved := map[string]uint64{}
 	for _, p := range group {
+		if p.source != "" && !s.moves(p, moved) {
+			p.points = nil
+			continue
+		}
 		for i := range p.points {
 			s.log.add(s, &p.points[i])
+		}
+		if p.source != "" {
+			s.log.mark(p.source, p.position)
+			moved[p.source] = p.position
 		}
 	}
 	s.mu.Unlock()
@@ -262,6 +299,9 @@ func (s *Store) commit(group []*put) {
 				s.apply(&p.points[i])
 			}
 		}
+		for source, position := range moved {
+			s.moved(source, position)
+		}
 		s.mu.Unlock()
 	} else {
 		err = fmt.Errorf("metricstore: points could not be written: %w", err)
@@ -271,6 +311,28 @@ func (s *Store) commit(group []*put) {
 	for _, p := range group {
 		p.done <- err
 	}
+}
+
+// moves says whether a put brings its source further than it is, or, in the
+// same group, than it will be; the caller holds mu.
+func (s *Store) moves(p *put, group map[string]uint64) bool {
+	at, ok := group[p.source]
+	if !ok {
+		at, ok = s.positions[p.source]
+	}
+	if p.position == 0 {
+		return ok
+	}
+	return p.position > at
+}
+
+// moved takes over a position that is durable; the caller holds mu for writing.
+func (s *Store) moved(source string, position uint64) {
+	if position == 0 {
+		delete(s.positions, source)
+		return
+	}
+	s.positions[source] = max(s.positions[source], position)
 }
 
 // lookup finds or makes the series; the caller holds mu for writing.
