@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -30,6 +31,7 @@ import (
 	"slipway/internal/services/sns"
 	"slipway/internal/services/ssm"
 	"slipway/internal/services/sts"
+	"slipway/internal/store"
 )
 
 // services are the ones that others ask for by more than their API.
@@ -207,6 +209,20 @@ func (s *server) routes(h *admin.Handler) {
 	h.Handle("GET "+admin.Prefix+"mailbox", s.mail.HandleList)
 	h.Handle("DELETE "+admin.Prefix+"mailbox", s.mail.HandleClear)
 	h.Handle("DELETE "+admin.Prefix+"mailbox/{id}", s.mail.HandleClear)
+	h.Handle("GET "+admin.Prefix+"autoscaling/{name}/why", s.why)
+}
+
+// why serves what an Auto Scaling group of ?region= waits for.
+func (s *server) why(w http.ResponseWriter, r *http.Request) {
+	out, err := s.scaling.Explain(r.Context(), s.opts.Account, r.URL.Query().Get("region"), r.PathValue("name"))
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		http.Error(w, "there is no Auto Scaling group "+r.PathValue("name")+" in the region "+r.URL.Query().Get("region"), http.StatusNotFound)
+	case err != nil:
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+	default:
+		admin.JSON(w, out)
+	}
 }
 
 // built lists the services that have operations, by package name.

@@ -33,9 +33,13 @@ type groupView struct {
 	Min, Desired, Max int64
 	Instances         []instanceView
 	LastActivity      string
+	Why               []string `json:",omitempty"` // what it waits for
 }
 
-type instanceView struct{ ID, Zone, Address, Lifecycle, Health, Target string }
+type instanceView struct {
+	ID, Zone, Address, Lifecycle, Health, Target string
+	Why                                          []string `json:",omitempty"`
+}
 
 // rolloutView is a deployment, and which one the group's instances have.
 type rolloutView struct {
@@ -49,7 +53,10 @@ type balancerView struct {
 	Targets          []string
 }
 
-type alarmView struct{ Name, State, Reason string }
+type alarmView struct {
+	Name, State, Reason string
+	Hints               []string `json:",omitempty"` // what is wrong with it
+}
 
 func gather(ctx context.Context, s *session) (*overview, error) {
 	ov := &overview{Endpoint: s.endpoint, Trouble: diskTrouble(s.dataDir)}
@@ -143,10 +150,12 @@ func (ov *overview) groups(ctx context.Context, s *session, health map[string]st
 		if err != nil {
 			return err
 		}
+		why := s.why(ctx, gv.Name)
+		gv.Why = why[""]
 		for _, i := range g.Instances {
 			id := ptr.Value(i.InstanceId)
 			gv.Instances = append(gv.Instances, instanceView{ID: id, Zone: ptr.Value(i.AvailabilityZone), Lifecycle: ptr.Value(i.LifecycleState),
-				Health: ptr.Value(i.HealthStatus), Target: health[id], Address: addresses[id]})
+				Health: ptr.Value(i.HealthStatus), Target: health[id], Address: addresses[id], Why: why[id]})
 		}
 		sort.Slice(gv.Instances, func(a, b int) bool { return gv.Instances[a].Zone < gv.Instances[b].Zone })
 		acts, err := call(ctx, s, autoscaling.OpDescribeScalingActivities, &autoscaling.DescribeScalingActivitiesInput{AutoScalingGroupName: g.AutoScalingGroupName, MaxRecords: new(int64(1))})
@@ -182,6 +191,7 @@ func addresses(ctx context.Context, s *session, ids []string) (map[string]string
 // alarms gathers metric and composite alarms, the ones that rang first.
 func (ov *overview) alarms(ctx context.Context, s *session) error {
 	in := &cloudwatch.DescribeAlarmsInput{AlarmTypes: []string{"MetricAlarm", "CompositeAlarm"}, MaxRecords: new(int64(100))}
+	hints := &hinter{s: s, topics: map[string]string{}}
 	for range 20 { // a screen is no place for more
 		out, err := call(ctx, s, cloudwatch.OpDescribeAlarms, in)
 		if awserr.Is(err, "NotImplemented") {
@@ -191,10 +201,10 @@ func (ov *overview) alarms(ctx context.Context, s *session) error {
 			return err
 		}
 		for _, a := range out.CompositeAlarms {
-			ov.Alarms = append(ov.Alarms, alarmView{ptr.Value(a.AlarmName), ptr.Value(a.StateValue), ptr.Value(a.StateReason)})
+			ov.Alarms = append(ov.Alarms, alarmView{ptr.Value(a.AlarmName), ptr.Value(a.StateValue), ptr.Value(a.StateReason), hints.actions(ctx, ptr.Value(a.ActionsEnabled), a.AlarmActions)})
 		}
 		for _, a := range out.MetricAlarms {
-			ov.Alarms = append(ov.Alarms, alarmView{ptr.Value(a.AlarmName), ptr.Value(a.StateValue), ptr.Value(a.StateReason)})
+			ov.Alarms = append(ov.Alarms, alarmView{ptr.Value(a.AlarmName), ptr.Value(a.StateValue), ptr.Value(a.StateReason), hints.of(ctx, &a)})
 		}
 		if in.NextToken = out.NextToken; ptr.Value(in.NextToken) == "" {
 			break

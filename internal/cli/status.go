@@ -117,7 +117,9 @@ func (ov *overview) render(s *screen) []string {
 		lines = append(lines, fmt.Sprintf("  %s  min %d, desired %d, max %d", g.Name, g.Min, g.Desired, g.Max))
 		for _, i := range g.Instances {
 			lines = append(lines, fmt.Sprintf("    %s %-12s %s  %-15s %-18s %-10s %s", s.mark(i.Lifecycle), i.Zone, i.ID, i.Address, i.Lifecycle, i.Health, s.paint(dim, "target "+orDash(i.Target))))
+			lines = append(lines, s.hints(i.Why, "        ")...)
 		}
+		lines = append(lines, s.hints(g.Why, "    ")...)
 		if g.LastActivity != "" {
 			lines = append(lines, "    "+s.paint(dim, g.LastActivity))
 		}
@@ -137,6 +139,17 @@ func (ov *overview) render(s *screen) []string {
 			for _, l := range s.wrap(a.Reason, "      ") {
 				lines = append(lines, s.paint(red, l))
 			}
+		}
+		lines = append(lines, s.hints(a.Hints, "      ")...)
+	}
+	return lines
+}
+
+// hints are lines that say why something is as it is.
+func (s *screen) hints(texts []string, indent string) (lines []string) {
+	for _, t := range texts {
+		for _, l := range s.wrap(t, indent) {
+			lines = append(lines, s.paint(yellow, l))
 		}
 	}
 	return lines
