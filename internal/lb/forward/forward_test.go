@@ -3,6 +3,7 @@ package forward
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"runtime"
@@ -228,6 +229,40 @@ func TestEarlyAnswer(t *testing.T) {
 	_, _ = io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\nsome")
 	got, err := io.ReadAll(c)
 	if err != nil || !bytes.HasPrefix(got, []byte("HTTP/1.1 413 ")) || !bytes.HasSuffix(got, []byte("\r\n\r\nbig")) || !bytes.Contains(got, []byte("Connection: close")) {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// A client that sends all of its body before it reads the answer to it gets that
+// answer, however big the body is.
+func TestEarlyAnswerToABigBody(t *testing.T) {
+	const size = 16 << 20
+	addr, _ := setup(t, func(c net.Conn) {
+		defer c.Close()
+		if _, err := c.Read(make([]byte, 1024)); err != nil {
+			return
+		}
+		_, _ = io.WriteString(c, "HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nbig")
+		_, _ = io.Copy(io.Discard, c)
+	})
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
+	if _, err := fmt.Fprintf(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\nsome", size); err != nil {
+		t.Fatal(err)
+	}
+	// It is answered by now, and nothing but the body is left.
+	if _, err := c.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := c.Write(make([]byte, size-len("some"))); err != nil {
+		t.Fatalf("cut off after %d bytes: %v", n, err)
+	}
+	got, err := io.ReadAll(c)
+	if err != nil || !bytes.HasPrefix(got, []byte("TTP/1.1 413 ")) || !bytes.HasSuffix(got, []byte("\r\n\r\nbig")) {
 		t.Errorf("%q, %v", got, err)
 	}
 }

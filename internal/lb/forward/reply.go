@@ -115,7 +115,7 @@ func (c *clientConn) selfMade(l *link, status int, closing bool) bool {
 	c.out = b
 	if l.why() != notCut {
 		// Its deadlines are over; one short write still goes through.
-		_ = l.nc.SetWriteDeadline(time.Now().Add(lingerTime))
+		_ = l.nc.SetWriteDeadline(time.Now().Add(lingerLeast))
 	} else {
 		l.expireIn(x.Options.IdleTimeout)
 	}

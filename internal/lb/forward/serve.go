@@ -3,6 +3,7 @@ package forward
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"net"
 	"sync/atomic"
 	"time"
@@ -195,20 +196,39 @@ func (c *clientConn) refuse(l *link, e *h1.Error) bool {
 	return false
 }
 
-const lingerTime = time.Second
+const (
+	lingerTime  = 30 * time.Second // for a client that goes on sending
+	lingerIdle  = 5 * time.Second  // for one that neither sends nor closes
+	lingerLeast = time.Second      // while the server ends, or where time was over before
+)
 
 // linger closes without a reset: bytes that the client still sends would make the
-// kernel throw the answer away.
+// kernel throw the answer away. A client may send all of a big body before it looks
+// at the answer that refuses it, so there is a limit of time and none of bytes.
 func (c *clientConn) linger(l *link) {
-	if w, ok := l.nc.(interface{ CloseWrite() error }); ok && w.CloseWrite() == nil {
-		_ = l.nc.SetReadDeadline(time.Now().Add(lingerTime))
-		b := c.out[:cap(c.out)] // what it held is sent
-		for total := 0; total < 1<<20; {
-			n, err := l.read(b)
-			if err != nil {
-				return
-			}
-			total += n
+	w, ok := l.nc.(interface{ CloseWrite() error })
+	if !ok || w.CloseWrite() != nil {
+		return
+	}
+	buf := bodies.Get().(*[]byte)
+	defer bodies.Put(buf)
+	was, begin := l.why(), time.Now()
+	for now, heard := begin, begin; now.Sub(begin) < lingerTime && now.Sub(heard) < lingerIdle; now = time.Now() {
+		if now.Sub(begin) >= lingerLeast && (was != notCut || c.srv.closing.Load()) {
+			return
+		}
+		_ = l.nc.SetReadDeadline(now.Add(lingerLeast))
+		if l.why() != was {
+			return // cut just now, and its deadline was overwritten
+		}
+		l.expireIn(lingerTime) // else the exchange's own time-out would end it
+		n, err := l.read(*buf)
+		var ne net.Error
+		switch {
+		case n > 0:
+			heard = time.Now()
+		case !errors.As(err, &ne) || !ne.Timeout():
+			return
 		}
 	}
 }
