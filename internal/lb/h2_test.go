@@ -6,11 +6,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -29,7 +31,11 @@ func TestHTTP2Clients(t *testing.T) {
 	r.snap.LoadBalancers[0].Attributes["access_logs.s3.enabled"] = "true"
 	r.apply()
 	r.healthy(2)
-	tr := &http.Transport{ForceAttemptHTTP2: true, DisableCompression: true, TLSClientConfig: &tls.Config{ServerName: "one.test", InsecureSkipVerify: true}}
+	var dials atomic.Int32
+	tr := &http.Transport{DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+		dials.Add(1)
+		return new(net.Dialer).DialContext(ctx, network, addr)
+	}, ForceAttemptHTTP2: true, DisableCompression: true, TLSClientConfig: &tls.Config{ServerName: "one.test", InsecureSkipVerify: true}}
 	t.Cleanup(tr.CloseIdleConnections)
 	c := &http.Client{Transport: tr, Timeout: time.Minute}
 	q, _ := http.NewRequest("POST", "https://"+r.addr()+"/a%2Fb/../c?x=%zz;y", strings.NewReader("hello"))
@@ -71,9 +77,13 @@ func TestHTTP2Clients(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	if n := dials.Load(); n != 1 {
+		t.Errorf("101 requests over %d connections", n)
+	}
+	// Connections to targets count as well: at most one for each request.
 	r.until("101 requests over one connection are counted", func() bool {
 		m, err := r.client.Metrics(context.Background())
-		return err == nil && m.LoadBalancers[0].Counters["RequestCount"] == 101 && m.LoadBalancers[0].Counters["NewConnectionCount"] <= 100
+		return err == nil && m.LoadBalancers[0].Counters["RequestCount"] == 101 && m.LoadBalancers[0].Counters["NewConnectionCount"] <= 102
 	})
 	r.until("the log names HTTP/2", func() bool {
 		text, _ := os.ReadFile(filepath.Join(r.dir, "state.json.access", "todo.log"))
