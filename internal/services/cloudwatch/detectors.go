@@ -84,6 +84,9 @@ func (p *program) subject(id string) (subject, error) {
 		if !needed[*q.Id] {
 			continue
 		}
+		if p.sql[*q.Id] != nil {
+			return subject{}, fmt.Errorf("%s is a Metrics Insights query, of which no model can be made", *q.Id)
+		}
 		if e := p.exprs[*q.Id]; e != nil && (mathexpr.Searches(e) || len(e.Bands()) > 0) {
 			return subject{}, fmt.Errorf("%s uses SEARCH or ANOMALY_DETECTION_BAND, of which no model can be made", *q.Id)
 		}

@@ -22,7 +22,8 @@
 // TRAINED_INSUFFICIENT_DATA and between these two) and computes their models,
 // which package anomaly defines, from the points.
 //
-// Metric math is in package mathexpr, AWS's own service metrics are measured by
+// Metric math is in package mathexpr, Metrics Insights in sql.go (the language)
+// and insights.go (what it means), AWS's own service metrics are measured by
 // package collect, which writes through Record like any producer in the
 // process.
 //

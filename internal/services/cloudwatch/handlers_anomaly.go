@@ -98,6 +98,9 @@ func readMathSubject(in *api.MetricMathAnomalyDetector) (subject, error) {
 	if err != nil {
 		return subject{}, err
 	}
+	if len(p.sql) > 0 {
+		return subject{}, validation("Metrics Insights queries are not supported in anomaly detectors.")
+	}
 	stats, watched, period := 0, 0, int64(0)
 	for i := range in.MetricDataQueries {
 		q := &in.MetricDataQueries[i]

@@ -46,6 +46,9 @@ func (s *Service) getMetricData(ctx context.Context, in *api.GetMetricDataInput)
 	if err != nil {
 		return nil, err
 	}
+	if len(p.sql) > 1 {
+		return nil, validation("A request can have at most one Metrics Insights query.")
+	}
 	account, region := where(ctx)
 	now := s.clock.Now()
 	r := s.newRun(ctx, p, span{account: account, region: region, end: ceilUnix(*in.EndTime), start: func(period int64) int64 { return alignStart(*in.StartTime, now, period) }}, true)
@@ -60,6 +63,9 @@ func (s *Service) getMetricData(ctx context.Context, in *api.GetMetricDataInput)
 	results, err := r.results(ctx, ptr.Value(in.ScanBy) == api.ScanByTimestampAscending, zone)
 	if err != nil {
 		return nil, err
+	}
+	if r.truncated {
+		out.Messages = append(out.Messages, api.MessageData{Code: new("MaxMetricsExceeded"), Value: new(fmt.Sprintf("The query matched more than %d metrics; only the first ones were used.", maxSQLMetrics))})
 	}
 	out.MetricDataResults, out.NextToken = cut(results, skip, limit)
 	return out, nil

@@ -2,6 +2,7 @@ package cloudwatch
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -19,6 +20,7 @@ type program struct {
 	byID    map[string]*api.MetricDataQuery
 	exprs   map[string]*mathexpr.Expr
 	stats   map[string]metricstore.Statistic
+	sql     map[string]*sqlQuery // Metrics Insights queries
 }
 
 var queryID = regexp.MustCompile(`^[a-z][A-Za-z0-9_]*$`)
@@ -26,7 +28,7 @@ var queryID = regexp.MustCompile(`^[a-z][A-Za-z0-9_]*$`)
 // compile checks queries: ids, statistics, expressions, and that no
 // expression depends on itself.
 func compile(queries []api.MetricDataQuery) (*program, error) {
-	p := &program{queries: queries, byID: map[string]*api.MetricDataQuery{}, exprs: map[string]*mathexpr.Expr{}, stats: map[string]metricstore.Statistic{}}
+	p := &program{queries: queries, byID: map[string]*api.MetricDataQuery{}, exprs: map[string]*mathexpr.Expr{}, stats: map[string]metricstore.Statistic{}, sql: map[string]*sqlQuery{}}
 	for i := range queries {
 		q := &queries[i]
 		id := ptr.Value(q.Id)
@@ -41,15 +43,23 @@ func compile(queries []api.MetricDataQuery) (*program, error) {
 			return nil, validation("The query '%s' must not have both MetricStat and Expression.", id)
 		}
 		p.byID[id] = q
+		if q.Expression != nil && q.Period != nil && checkPeriod(*q.Period) != "" {
+			return nil, validation("The Period of '%s' %s.", id, checkPeriod(*q.Period))
+		}
+		if q.Expression != nil && isSQL(*q.Expression) {
+			query, err := parseSQL(*q.Expression)
+			if err != nil {
+				return nil, validation("Error in expression '%s': %v", id, err)
+			}
+			p.sql[id] = query
+			continue
+		}
 		if q.Expression != nil {
 			expr, err := mathexpr.Parse(*q.Expression)
 			if err != nil {
 				return nil, validation("Error in expression '%s': %v", id, err)
 			}
 			p.exprs[id] = expr
-			if q.Period != nil && checkPeriod(*q.Period) != "" {
-				return nil, validation("The Period of '%s' %s.", id, checkPeriod(*q.Period))
-			}
 			continue
 		}
 		if err := p.checkStat(id, q.MetricStat); err != nil {
@@ -124,6 +134,9 @@ type run struct {
 	values  map[string]mathexpr.Value
 	samples map[string]map[int64]float64 // sample counts of plain metrics
 	search  bool
+	// truncated says that a Metrics Insights query met more metrics than it
+	// looks at.
+	truncated bool
 }
 
 func (s *Service) newRun(ctx context.Context, p *program, sp span, search bool) *run {
@@ -141,9 +154,14 @@ func (r *run) value(id string) (mathexpr.Value, bool, error) {
 	}
 	var v mathexpr.Value
 	var err error
-	if q.MetricStat != nil {
+	switch {
+	case q.MetricStat != nil:
 		v, err = r.metric(id, q.MetricStat)
-	} else {
+	case r.p.sql[id] != nil:
+		if v, err = r.insights(id, r.p.sql[id]); errors.Is(err, errTooMuch) {
+			err = &expressionError{id, err}
+		}
+	default:
 		v, err = r.expression(id, q)
 	}
 	if err == nil {
@@ -184,6 +202,8 @@ func (r *run) period(id string) int64 {
 		return *q.MetricStat.Period
 	case q.Period != nil:
 		return *q.Period
+	case r.p.sql[id] != nil:
+		return defaultPeriod
 	}
 	longest := int64(0)
 	for _, dep := range r.p.exprs[id].IDs {
@@ -197,7 +217,7 @@ func (r *run) period(id string) int64 {
 		}
 	}
 	if longest == 0 {
-		longest = 300
+		longest = defaultPeriod
 	}
 	return longest
 }
@@ -223,6 +243,11 @@ func (r *run) expression(id string, q *api.MetricDataQuery) (mathexpr.Value, err
 	}
 	return v, nil
 }
+
+// defaultPeriod is that of expressions that have none and depend on none.
+const defaultPeriod = 300
+
+var errTooMuch = errors.New("the query meets too many data points. Use a longer Period or a shorter time range")
 
 // expressionError is what is wrong with an expression or what it works on.
 type expressionError struct {

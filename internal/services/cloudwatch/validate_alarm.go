@@ -131,6 +131,9 @@ func checkMathAlarm(in *api.PutMetricAlarmInput) error {
 	if err != nil {
 		return err
 	}
+	if len(p.sql) > 0 {
+		return awserr.New("NotImplemented", "Slipway does not implement alarms on Metrics Insights queries yet.").WithStatus(501)
+	}
 	want, err := p.watched(in)
 	if err != nil {
 		return err

@@ -17,6 +17,9 @@ def metrics():
     stat = {"Metric": {"Namespace": "Day", "MetricName": "Load", "Dimensions": dim}, "Period": 60, "Stat": "Average"}
     r = cw.get_metric_data(MetricDataQueries=[{"Id": "m", "MetricStat": stat, "ReturnData": False}, {"Id": "e", "Expression": "m*2"}], StartTime=now - timedelta(minutes=10), EndTime=now, ScanBy="TimestampAscending")["MetricDataResults"]
     eq([(x["Id"], x["Values"]) for x in r], [("e", [10.0, 8.0, 6.0, 4.0, 2.0])])
+    sql = 'SELECT MAX(Load) FROM SCHEMA("Day", Host) WHERE Host = \'a\' GROUP BY Host ORDER BY AVG() DESC LIMIT 3'
+    r = cw.get_metric_data(MetricDataQueries=[{"Id": "q", "Expression": sql, "Period": 60}], StartTime=now - timedelta(minutes=10), EndTime=now, ScanBy="TimestampAscending")["MetricDataResults"]
+    eq([(x["Label"], x["Values"]) for x in r], [("a", [5.0, 4.0, 3.0, 2.0, 1.0])])
     refused("InvalidParameterCombination", cw.get_metric_statistics, Namespace="Day", MetricName="Load", StartTime=now, EndTime=now + timedelta(days=100), Period=60, Statistics=["Sum"])
 
 
