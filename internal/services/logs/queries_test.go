@@ -55,7 +55,7 @@ func TestQuery(t *testing.T) {
 	if err != nil || rec.LogRecord["@message"] != `{"i": 9}` {
 		t.Error(rec, err)
 	}
-	for query, code := range map[string]string{"fields a |": "MalformedQueryException", "pattern @message": "NotImplemented"} {
+	for query, code := range map[string]string{"fields a |": "MalformedQueryException", "diff": "NotImplemented"} {
 		if _, err := f.ask(query, "a"); !awserr.Is(err, code) {
 			t.Errorf("%s: %v", query, err)
 		}

@@ -82,7 +82,7 @@ func TestQueries(t *testing.T) {
 		`filter a like /(/`:                                                                                                                         "error: line 1, column 15: the regular expression is not valid: error parsing regexp: missing closing ): `(`",
 		`stats level`:                                                                                                                               "error: line 1, column 7: an aggregation such as count(*) or avg(field) must stand here",
 		`parse @message "* *" as a`:                                                                                                                 "error: line 1, column 26: 1 names follow as, but the pattern has 2 stars",
-		`pattern @message`:                                                                                                                          "error: the command pattern is not built",
+		`diff previousDay`:                                                                                                                          "error: the command diff is not built",
 	} {
 		got := ask(t, query)
 		if got != want {

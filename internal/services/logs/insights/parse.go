@@ -28,9 +28,11 @@ type stage struct {
 	set    []column
 	parse  *parseCmd
 	stats  *statsCmd
-	sort   []sortKey
-	dedup  []column
-	limit  int // 0: none
+	// pattern is what patterns are looked for in.
+	pattern expr
+	sort    []sortKey
+	dedup   []column
+	limit   int // 0: none
 }
 
 // column is a value with its name.
@@ -156,7 +158,12 @@ func (p *parser) command(q *Query) error {
 		q.limit = int(n.n)
 		q.stages = append(q.stages, stage{limit: q.limit})
 		return nil
-	case "pattern", "diff", "anomaly", "join", "lookup", "source", "unmask", "unnest", "addtotals", "expand":
+	case "pattern":
+		e, err := p.expr()
+		q.stages = append(q.stages, stage{pattern: e})
+		q.columns = slices.Clone(patternColumns)
+		return err
+	case "diff", "anomaly", "join", "lookup", "source", "unmask", "unnest", "addtotals", "expand":
 		return &NotBuilt{t.s}
 	}
 	p.i--

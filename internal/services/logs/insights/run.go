@@ -22,6 +22,7 @@ type Run struct {
 type stageRun struct {
 	*stage
 	stats *statsRun
+	found *patternRun
 	kept  []*record // to be sorted
 	most  int       // rows of kept that can matter
 	seen  map[string]bool
@@ -45,6 +46,9 @@ func (q *Query) Start(limit int) *Run {
 		if st.stats != nil {
 			sr.stats = newStatsRun(st.stats)
 		}
+		if st.pattern != nil {
+			sr.found = newPatternRun(st.pattern)
+		}
 		if st.dedup != nil {
 			sr.seen = map[string]bool{}
 		}
@@ -54,7 +58,7 @@ func (q *Query) Start(limit int) *Run {
 				sr.most = min(sr.most, next.limit)
 				break
 			}
-			if next.filter != nil || next.stats != nil || next.dedup != nil || next.sort != nil {
+			if next.filter != nil || next.stats != nil || next.pattern != nil || next.dedup != nil || next.sort != nil {
 				sr.most = maxGroups
 				break
 			}
@@ -89,6 +93,10 @@ func (r *Run) push(i int, rec *record, fresh bool) {
 		case st.stage.stats != nil:
 			r.count(fresh)
 			st.stats.add(rec)
+			return
+		case st.pattern != nil:
+			r.count(fresh)
+			st.found.add(rec)
 			return
 		case st.sort != nil:
 			r.count(fresh)
@@ -183,6 +191,8 @@ func (r *Run) Results() [][]Field {
 		switch {
 		case st.stats != nil:
 			rows = st.stats.rows()
+		case st.found != nil:
+			rows = st.found.rows()
 		case st.sort != nil:
 			st.cut()
 			rows, st.kept = st.kept, nil
