@@ -241,6 +241,8 @@ func TestWithoutRoot(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root: it becomes a user without rights")
 	}
+	old := syscall.Umask(0o022) // whatever ours is, nobody may read what is made here
+	defer syscall.Umask(old)
 	base, err := os.MkdirTemp("/tmp", "slipway-nobody-") // one that nobody may enter
 	if err != nil {
 		t.Fatal(err)
