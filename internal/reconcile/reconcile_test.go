@@ -79,17 +79,20 @@ func TestSameKeyNeverTwiceAtOnceAndNothingIsForgotten(t *testing.T) {
 	key := insert(t, s, "x")
 	var inside, calls atomic.Int32
 	var bad atomic.Bool
-	release := make(chan struct{})
+	entered, release := make(chan struct{}), make(chan struct{})
+	first := sync.OnceFunc(func() { close(entered) })
 	stop := run(t, &Controller{Name: "t", Store: s, Kind: table.Kind, Workers: 4, Reconcile: func(context.Context, store.Key) (time.Duration, error) {
 		if inside.Add(1) > 1 {
 			bad.Store(true)
 		}
+		first()
 		<-release
 		inside.Add(-1)
 		calls.Add(1)
 		return 0, nil
 	}})
 	defer stop()
+	<-entered // else one call may see all the changes
 	c := make(chan struct{})
 	go func() {
 		defer close(c)
