@@ -99,9 +99,9 @@ func eventsAndMail(t *testing.T, w *world) {
 	role := w.aws("deploy", "get-deployment-group", "--application-name", "todo", "--deployment-group-name", "todo")["deploymentGroupInfo"].(map[string]any)["serviceRoleArn"]
 	gate := w.gate()
 	target := " --targets TargetType=SNS,TargetAddress=" + newsTopic
-	w.each("sns subscribe --protocol email --notification-endpoint "+newsAddress+" --topic-arn "+newsTopic,
-		"deploy update-deployment-group --application-name todo --current-deployment-group-name todo --trigger-configurations triggerName=news,triggerTargetArn="+newsTopic+
-			",triggerEvents=DeploymentStart,DeploymentSuccess,InstanceStart,InstanceSuccess,DeploymentFailure",
+	w.aws("sns", "subscribe", "--protocol", "email", "--notification-endpoint", newsAddress, "--topic-arn", newsTopic)
+	w.each("deploy update-deployment-group --application-name todo --current-deployment-group-name todo --trigger-configurations triggerName=news,triggerTargetArn="+newsTopic+
+		",triggerEvents=DeploymentStart,DeploymentSuccess,InstanceStart,InstanceSuccess,DeploymentFailure",
 		"codestar-notifications create-notification-rule --name build --resource arn:aws:codebuild:us-east-1:123456789012:project/todo --detail-type BASIC --event-type-ids codebuild-project-build-state-succeeded"+target,
 		"codestar-notifications create-notification-rule --name deploy --resource arn:aws:codedeploy:us-east-1:123456789012:application:todo --detail-type FULL --event-type-ids codedeploy-application-deployment-succeeded"+target,
 		"codestar-notifications create-notification-rule --name branch --resource arn:aws:codecommit:us-east-1:123456789012:todo --detail-type FULL --event-type-ids codecommit-repository-branches-and-tags-updated"+target,

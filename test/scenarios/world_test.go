@@ -332,7 +332,9 @@ func (w *world) server() (pid int) {
 	return run.PID
 }
 
-// killServer ends the server with SIGKILL and waits until it is gone.
+// killServer ends the server with SIGKILL and waits until it is gone. The
+// first of its threads may be gone, and the process a zombie, while another
+// one still ends: only then is its port free.
 func (w *world) killServer() {
 	w.t.Helper()
 	pid := w.server()
@@ -341,7 +343,15 @@ func (w *world) killServer() {
 	}
 	w.wait(time.Minute, "the server to be gone", func() (bool, string) {
 		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		return err != nil || strings.Contains(string(b), ") Z "), string(b)
+		if err == nil && !strings.Contains(string(b), ") Z ") {
+			return false, string(b)
+		}
+		l, err := net.Listen("tcp", strings.TrimPrefix(w.endpoint, "http://"))
+		if err != nil {
+			return false, err.Error()
+		}
+		l.Close()
+		return true, ""
 	})
 }
 
