@@ -4,7 +4,7 @@ export CGO_ENABLED = 0
 SHELL := /bin/bash
 GO      ?= go
 BIN     := slipway
-TIMEOUT ?= 20m
+TIMEOUT ?= 40m
 
 .PHONY: help build up down test unit scenarios check bench generate clean
 

@@ -59,7 +59,7 @@ func (w *world) news() (out []letter) {
 func (w *world) letters(n int, subject string, words ...string) []letter {
 	w.t.Helper()
 	var found []letter
-	w.wait(time.Minute, fmt.Sprintf("%d mails %q with %q", n, subject, words), func() (bool, string) {
+	w.wait(3*time.Minute, fmt.Sprintf("%d mails %q with %q", n, subject, words), func() (bool, string) {
 		found = nil
 		var all []string
 		for _, m := range w.news() {
@@ -153,7 +153,7 @@ func eventsAndMail(t *testing.T, w *world) {
 	w.once(`Auto Scaling: test notification for group "todo"`, "Event: autoscaling:TEST_NOTIFICATION")
 	w.aws("autoscaling", "set-desired-capacity", "--auto-scaling-group-name", "todo", "--desired-capacity", "3")
 	w.letters(1, `Auto Scaling: launch for group "todo"`, "Event: autoscaling:EC2_INSTANCE_LAUNCH\n")
-	w.wait(30*time.Second, "three instances", func() (bool, string) { return len(w.instances()) == 3, strings.Join(w.instances(), " ") })
+	w.wait(3*time.Minute, "three instances", func() (bool, string) { return len(w.instances()) == 3, strings.Join(w.instances(), " ") })
 	w.aws("autoscaling", "set-desired-capacity", "--auto-scaling-group-name", "todo", "--desired-capacity", "2")
 	hook := w.letters(1, "Auto Scaling:  Lifecycle action 'TERMINATING'", "LifecycleHookName: last-words")[0]
 	_, rest, _ := strings.Cut(hook.Body, "LifecycleActionToken: ")
@@ -227,5 +227,5 @@ func (w *world) forget() {
 		calls = append(calls, "codestar-notifications delete-notification-rule --arn "+r["Arn"].(string))
 	}
 	w.each(calls...)
-	w.wait(30*time.Second, "two instances", func() (bool, string) { return len(w.instances()) == 2, strings.Join(w.instances(), " ") })
+	w.wait(3*time.Minute, "two instances", func() (bool, string) { return len(w.instances()) == 2, strings.Join(w.instances(), " ") })
 }

@@ -24,8 +24,8 @@ type load struct {
 // startLoad begins; rate is requests per second.
 func startLoad(url string, rate int) *load {
 	l := &load{url: url, stop: make(chan struct{}), byVersion: map[string]int{}}
-	kept := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
-	fresh := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	kept := &http.Client{Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
+	fresh := &http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}
 	slots := make(chan struct{}, 256)
 	l.done.Go(func() {
 		began := time.Now()
