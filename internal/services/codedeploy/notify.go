@@ -61,7 +61,7 @@ func (s *Service) notify(ctx context.Context, key store.Key, d *Deployment, ev s
 			_, err = dispatch.Call(s.as(ctx, key.Account, key.Region), s.mux, sns.OpPublish, &sns.PublishInput{TopicArn: t.TriggerTargetArn, Subject: &subject, Message: &message})
 		}
 		if err != nil && ctx.Err() == nil {
-			s.log.Debug("trigger not published", "deployment", d.ID, "trigger", ptr.Value(t.TriggerName), "error", err)
+			s.log.Warn("a deployment group's trigger could not be published", "deployment", d.ID, "trigger", ptr.Value(t.TriggerName), "topic", ptr.Value(t.TriggerTargetArn), "error", err)
 		}
 	}
 }
