@@ -30,6 +30,7 @@ unit: ## unit tests, and replays of AWS's own wire snapshots
 
 scenarios: build ## the real thing: deploy, roll back, kill -9, clean up (root)
 	cd test/clients && SLIPWAY=$(CURDIR)/$(BIN) $(GO) test -count=1 -timeout $(TIMEOUT) .
+	cd test/gosdk && $(GO) vet . && SLIPWAY=$(CURDIR)/$(BIN) $(GO) test -count=1 -timeout $(TIMEOUT) .
 	cd test/scenarios && SLIPWAY=$(CURDIR)/$(BIN) $(GO) test -count=1 -timeout $(TIMEOUT) -v . | grep -v '^=== '; exit $${PIPESTATUS[0]}
 
 check: ## formatting and vet
