@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -21,6 +20,7 @@ import (
 	"slipway/internal/clock"
 	"slipway/internal/hostinfo"
 	"slipway/internal/httpguard"
+	"slipway/internal/lazyre"
 	"slipway/internal/machine"
 	"slipway/internal/machine/sandbox"
 	"slipway/internal/machine/simulated"
@@ -120,7 +120,7 @@ func reachable(a net.Addr) string {
 // maxTimeScale is as fast as waiting makes sense: a day in 86 milliseconds.
 const maxTimeScale = 1_000_000
 
-var validRegion = regexp.MustCompile(`^[a-z]{2,}(-[a-z]+)+-[0-9]{1,2}$`)
+var validRegion = lazyre.New(`^[a-z]{2,}(-[a-z]+)+-[0-9]{1,2}$`)
 
 func checkOptions(o cli.ServerOptions) error {
 	host, port, err := net.SplitHostPort(o.Listen)

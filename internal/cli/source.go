@@ -9,11 +9,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 
 	"go.yaml.in/yaml/v4"
 
+	"slipway/internal/lazyre"
 	"slipway/internal/spec/appspec"
 	"slipway/internal/spec/buildspec"
 )
@@ -26,7 +26,7 @@ type settings struct {
 	InstanceType    string `yaml:"instance_type"`
 }
 
-var nameRule = regexp.MustCompile(`^[a-z][a-z0-9-]{0,18}[a-z0-9]$`)
+var nameRule = lazyre.New(`^[a-z][a-z0-9-]{0,18}[a-z0-9]$`)
 
 // readSettings reads DIR/slipway.yml, if there is one, and fills in what it
 // leaves open.

@@ -12,10 +12,11 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
+
+	"slipway/internal/lazyre"
 )
 
 // ErrNotFound says that a revision, path or object is not in the repository.
@@ -169,7 +170,7 @@ func ValidBranch(ctx context.Context, name string) bool {
 	return name != "" && !strings.HasPrefix(name, "-") && command(ctx, "check-ref-format", "--branch", name).Run() == nil
 }
 
-var fullID = regexp.MustCompile(`^[0-9a-f]{40}([0-9a-f]{24})?$`)
+var fullID = lazyre.New(`^[0-9a-f]{40}([0-9a-f]{24})?$`)
 
 // Resolve finds the commit that a branch, tag, full reference or commit id
 // names. Git's other ways of naming revisions are not accepted.

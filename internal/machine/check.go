@@ -4,9 +4,10 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
+
+	"slipway/internal/lazyre"
 )
 
 // The default VPC and the addresses in it that are not machines: the network's
@@ -19,7 +20,7 @@ const (
 )
 
 var (
-	idPattern   = regexp.MustCompile(`^[a-z][a-z0-9-]{0,62}$`)
+	idPattern   = lazyre.New(`^[a-z][a-z0-9-]{0,62}$`)
 	vpcReserved = []string{"172.31.0.0", "172.31.0.1", VPCHost, "172.31.0.3", "172.31.255.255"}
 )
 

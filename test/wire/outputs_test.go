@@ -122,7 +122,7 @@ type filler struct {
 }
 
 func (f *filler) fill(shape int, v reflect.Value) any {
-	sh := &f.svc.Shapes[shape]
+	sh := f.svc.Shape(shape)
 	if f.stack[shape] > 1 {
 		return nil
 	}

@@ -191,7 +191,7 @@ func decodeRESTJSON(op model.AnyOp, shape int, s snapshot, in any, sent map[stri
 
 // member says whether a structure has a member in this header.
 func member(svc *model.Service, shape int, header string) bool {
-	for _, m := range svc.Shapes[shape].Members {
+	for _, m := range svc.Shape(shape).Members {
 		if m.Where == model.Header && strings.EqualFold(m.WireName(), header) {
 			return true
 		}
@@ -256,7 +256,7 @@ func normal(s string) string {
 // walk collects the values of a decoded struct. A string "__Name__" must
 // sit in the field Name.
 func walk(t *testing.T, svc *model.Service, shape int, v reflect.Value, field string, out map[string]int) {
-	sh := &svc.Shapes[shape]
+	sh := svc.Shape(shape)
 	if sh.Kind == model.Stream {
 		if rc, ok := v.Interface().(io.Reader); ok {
 			b, _ := io.ReadAll(rc)

@@ -95,7 +95,7 @@ func (p *packagePlan) emitService(b *bytes.Buffer) {
 	}
 	p.emitRoutes(b)
 	if len(p.entries) > 0 {
-		b.WriteString("Shapes: shapes,\n")
+		b.WriteString("Schema: shapes,\n")
 	}
 	b.WriteString("Operations: []string{\n")
 	var all []string
@@ -292,11 +292,11 @@ func (p *packagePlan) emitSchema(b *bytes.Buffer) {
 	if len(p.entries) == 0 {
 		return
 	}
-	b.WriteString("import \"slipway/internal/aws/model\"\n\nvar shapes = []model.Shape{\n")
+	b.WriteString("import \"slipway/internal/aws/model\"\n\nfunc shapes() []model.Shape {\nreturn []model.Shape{\n")
 	for _, e := range p.entries {
 		p.emitEntry(b, e)
 	}
-	b.WriteString("}\n")
+	b.WriteString("}\n}\n")
 }
 
 func (p *packagePlan) emitEntry(b *bytes.Buffer, e *entry) {

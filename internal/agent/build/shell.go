@@ -10,13 +10,14 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
-	"regexp"
 	"sort"
 	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
+
+	"slipway/internal/lazyre"
 )
 
 // shell runs commands one process each, and carries exported variables and the working directory from one to
@@ -34,7 +35,7 @@ type shell struct {
 	groups []int         // process groups with background processes
 }
 
-var shellName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+var shellName = lazyre.New(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
 func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 

@@ -9,12 +9,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"time"
 
 	"slipway/internal/agent/awscall"
 	"slipway/internal/agent/imds"
+	"slipway/internal/lazyre"
 )
 
 const (
@@ -204,7 +204,7 @@ func (c *ctl) clear(but string) error {
 	return nil
 }
 
-var unsafeName = regexp.MustCompile(`[^A-Za-z0-9._-]+`)
+var unsafeName = lazyre.New(`[^A-Za-z0-9._-]+`)
 
 // fileName is the name that a source's configuration has in the agent's directory.
 func fileName(source string) (string, error) {

@@ -6,8 +6,13 @@ import (
 	"time"
 )
 
-// poll is how often files are looked at: a stat each.
-const poll = 500 * time.Millisecond
+const (
+	// poll is how often files are looked at (a stat each) while lines are being written, idlePoll otherwise.
+	poll     = 500 * time.Millisecond
+	idlePoll = time.Second
+	// awake is how long after its last growth a file is taken as being written.
+	awake = 10 * time.Second
+)
 
 // logsAgent sends the lines of all configured files. It is one goroutine with at most one call under way, so that its
 // memory is bounded by one batch.
@@ -51,19 +56,27 @@ func (a *logsAgent) Run(ctx context.Context) error {
 		s.resume(now)
 		defer s.close()
 	}
-	tick := time.NewTicker(poll)
-	defer tick.Stop()
 	for ctx.Err() == nil {
-		a.round(ctx, a.cfg.Flush, time.Now())
-		select {
-		case <-ctx.Done():
-		case <-tick.C:
-		}
+		now = time.Now()
+		a.round(ctx, a.cfg.Flush, now)
+		pause(ctx, a.pace(now))
 	}
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
 	a.round(last, 0, time.Now())
 	return nil
+}
+
+// pace is how long to wait until the next look: an instance in which nothing is logged is looked at less often.
+func (a *logsAgent) pace(now time.Time) time.Duration {
+	for _, s := range a.sources {
+		for _, t := range s.files {
+			if !t.waiting.IsZero() || now.Sub(t.grown) < awake {
+				return poll
+			}
+		}
+	}
+	return idlePoll
 }
 
 // round looks at all files once and sends what is due.

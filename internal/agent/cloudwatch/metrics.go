@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"slipway/internal/agent/awscall"
+	"slipway/internal/lean"
 )
 
 const (
@@ -122,6 +123,7 @@ func (a *metricsAgent) keep(s *section, m measure, v sample, now time.Time) {
 
 // flush sends what has been measured; what is not acknowledged stays.
 func (a *metricsAgent) flush(ctx context.Context) {
+	defer lean.Worked()
 	err := a.tryFlush(ctx)
 	if err == nil {
 		a.backoff = 0

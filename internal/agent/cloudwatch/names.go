@@ -3,12 +3,13 @@ package cloudwatch
 import (
 	"fmt"
 	"os"
-	"regexp"
 	"strings"
 	"time"
+
+	"slipway/internal/lazyre"
 )
 
-var placeholder = regexp.MustCompile(`\{[^{}]*\}`)
+var placeholder = lazyre.New(`\{[^{}]*\}`)
 
 // checkPlaceholders refuses a name with a placeholder that nobody knows.
 func checkPlaceholders(s string) error {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"slipway/internal/agent/awscall"
+	"slipway/internal/lean"
 )
 
 // Limits of one PutLogEvents call (API reference).
@@ -272,5 +273,6 @@ func unlessExists(err error) error {
 }
 
 func (p *sender) call(ctx context.Context, op string, in, out any) error {
+	defer lean.Worked()
 	return p.api.JSON(ctx, "logs", "Logs_20140328."+op, nil, in, out)
 }

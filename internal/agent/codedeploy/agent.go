@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"slipway/internal/agent/awscall"
+	"slipway/internal/lean"
 )
 
 // maxCommands is how many commands run at once (of different deployment groups), as in AWS's agent.
@@ -57,6 +58,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
+		lean.Worked() // a poll mostly waits; what came before it and its sending are over soon
 		started := time.Now()
 		cmd, err := a.poll(ctx)
 		switch {
@@ -96,6 +98,7 @@ func (a *Agent) start(ctx context.Context, c *hostCommand) {
 	taken := make(chan struct{})
 	f := flight{hostCommand: c, taken: sync.OnceFunc(func() { close(taken) }), land: sync.OnceFunc(func() { a.land(key) })}
 	a.workers.Go(func() {
+		defer lean.Worked()
 		defer f.taken()
 		defer func() { <-a.slots }()
 		defer f.land()

@@ -17,6 +17,7 @@ import (
 
 	"slipway/internal/agent/awscall"
 	"slipway/internal/agent/imds"
+	"slipway/internal/lean"
 )
 
 // DefaultRoot is the deployment root of AWS's agent on Linux.
@@ -59,6 +60,11 @@ func Main(args []string) int {
 	debug.SetGCPercent(30)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
+	go func() {
+		if err := lean.Keep(ctx); err != nil {
+			fmt.Fprintln(os.Stderr, "slipway agent codedeploy: unused memory is not given back:", err)
+		}
+	}()
 	if err := serve(ctx, o, os.Stderr); err != nil {
 		fmt.Fprintln(os.Stderr, "slipway agent codedeploy:", err)
 		return 1

@@ -6,10 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"regexp"
 	"strings"
 
 	"github.com/smallstep/pkcs7"
+
+	"slipway/internal/lazyre"
 )
 
 // specification is what a deployment is: the signed document behind GetDeploymentSpecification.
@@ -71,7 +72,7 @@ func decodeSpecification(e envelope, developer bool) (*specification, error) {
 }
 
 // plainName is what may become a directory name.
-var plainName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
+var plainName = lazyre.New(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
 
 func (s *specification) check() error {
 	s.DeploymentId = s.DeploymentId[strings.LastIndexAny(s.DeploymentId, "/:")+1:]

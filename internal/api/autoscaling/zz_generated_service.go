@@ -25,7 +25,7 @@ var Service = &model.Service{
 		"ScalingActivityInProgressFault":     {Code: "ScalingActivityInProgress", Status: 400, Sender: true},
 		"ServiceLinkedRoleFailure":           {Code: "ServiceLinkedRoleFailure", Status: 500, Sender: true},
 	},
-	Shapes: shapes,
+	Schema: shapes,
 	Operations: []string{
 		"AttachInstances",
 		"AttachLoadBalancerTargetGroups",

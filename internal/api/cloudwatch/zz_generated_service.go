@@ -30,7 +30,7 @@ var Service = &model.Service{
 		"ResourceNotFound":                     {Code: "ResourceNotFound", Status: 404, Sender: true},
 		"ResourceNotFoundException":            {Code: "ResourceNotFoundException", Status: 404, Sender: true, Shape: 312},
 	},
-	Shapes: shapes,
+	Schema: shapes,
 	Operations: []string{
 		"DeleteAlarmMuteRule",
 		"DeleteAlarms",

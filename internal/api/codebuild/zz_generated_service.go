@@ -20,7 +20,7 @@ var Service = &model.Service{
 		"ResourceAlreadyExistsException": {Code: "ResourceAlreadyExistsException", Status: 400, Sender: true},
 		"ResourceNotFoundException":      {Code: "ResourceNotFoundException", Status: 400, Sender: true},
 	},
-	Shapes: shapes,
+	Schema: shapes,
 	Operations: []string{
 		"BatchDeleteBuilds",
 		"BatchGetBuildBatches",

@@ -203,7 +203,7 @@ var Service = &model.Service{
 		"TitleRequiredException":                                {Code: "TitleRequiredException", Status: 400, Sender: true},
 		"TooManyTagsException":                                  {Code: "TooManyTagsException", Status: 400, Sender: true},
 	},
-	Shapes: shapes,
+	Schema: shapes,
 	Operations: []string{
 		"AssociateApprovalRuleTemplateWithRepository",
 		"BatchAssociateApprovalRuleTemplateWithRepositories",

@@ -127,7 +127,7 @@ var Service = &model.Service{
 		"TriggerTargetsLimitExceededException":               {Code: "TriggerTargetsLimitExceededException", Status: 400, Sender: true},
 		"UnsupportedActionForDeploymentTypeException":        {Code: "UnsupportedActionForDeploymentTypeException", Status: 400, Sender: true},
 	},
-	Shapes: shapes,
+	Schema: shapes,
 	Operations: []string{
 		"AddTagsToOnPremisesInstances",
 		"BatchGetApplicationRevisions",

@@ -4,67 +4,69 @@ package codedeploycommands
 
 import "slipway/internal/aws/model"
 
-var shapes = []model.Shape{
-	0: {Name: "GetDeploymentSpecificationInput", Kind: model.Structure, Members: []model.Member{
-		{Name: "DeploymentExecutionId", Shape: 1, Required: true},
-		{Name: "HostIdentifier", Shape: 2, Required: true},
-	}},
-	1: {Name: "DeploymentExecutionId", Kind: model.String, Max: 129, HasMax: true, Pattern: "^[^/]+/[^/]+/[^/]+/.+$"},
-	2: {Name: "HostIdentifier", Kind: model.String},
-	3: {Name: "GetDeploymentSpecificationOutput", Kind: model.Structure, Members: []model.Member{
-		{Name: "DeploymentSystem", Shape: 4},
-		{Name: "DeploymentSpecification", Shape: 5},
-	}},
-	4: {Name: "DeploymentSystem", Kind: model.String},
-	5: {Name: "DeploymentSpecification", Kind: model.Structure, Members: []model.Member{
-		{Name: "VariantId", Shape: 6},
-		{Name: "VariantEnvelope", Shape: 7},
-		{Name: "GenericEnvelope", Shape: 7},
-	}},
-	6: {Name: "VariantId", Kind: model.String},
-	7: {Name: "Envelope", Kind: model.Structure, Members: []model.Member{
-		{Name: "Format", Shape: 8},
-		{Name: "Payload", Shape: 9},
-	}},
-	8: {Name: "EnvelopeFormat", Kind: model.String, Max: 64, HasMax: true},
-	9: {Name: "EnvelopePayload", Kind: model.String, Max: 8192, HasMax: true},
-	10: {Name: "PollHostCommandInput", Kind: model.Structure, Members: []model.Member{
-		{Name: "HostIdentifier", Shape: 2, Required: true},
-	}},
-	11: {Name: "PollHostCommandOutput", Kind: model.Structure, Members: []model.Member{
-		{Name: "HostCommand", Shape: 12},
-	}},
-	12: {Name: "HostCommandInstance", Kind: model.Structure, Members: []model.Member{
-		{Name: "HostCommandIdentifier", Shape: 13},
-		{Name: "HostIdentifier", Shape: 2},
-		{Name: "DeploymentExecutionId", Shape: 1},
-		{Name: "CommandName", Shape: 14},
-		{Name: "Nonce", Shape: 15},
-	}},
-	13: {Name: "HostCommandIdentifier", Kind: model.String},
-	14: {Name: "CommandName", Kind: model.String},
-	15: {Name: "Nonce", Kind: model.Integer},
-	16: {Name: "PostHostCommandUpdateInput", Kind: model.Structure, Members: []model.Member{
-		{Name: "EstimatedCompletionTime", Shape: 17},
-		{Name: "HostCommandIdentifier", Shape: 13, Required: true},
-		{Name: "Diagnostics", Shape: 7},
-	}},
-	17: {Name: "Timestamp", Kind: model.Timestamp},
-	18: {Name: "PostHostCommandUpdateOutput", Kind: model.Structure, Members: []model.Member{
-		{Name: "CommandStatus", Shape: 19},
-	}},
-	19: {Name: "CommandStatus", Kind: model.String, Enum: []string{"Pending", "InProgress", "Succeeded", "Failed"}},
-	20: {Name: "PutHostCommandAcknowledgementInput", Kind: model.Structure, Members: []model.Member{
-		{Name: "Diagnostics", Shape: 7},
-		{Name: "HostCommandIdentifier", Shape: 13, Required: true},
-	}},
-	21: {Name: "PutHostCommandAcknowledgementOutput", Kind: model.Structure, Members: []model.Member{
-		{Name: "CommandStatus", Shape: 19},
-	}},
-	22: {Name: "PutHostCommandCompleteInput", Kind: model.Structure, Members: []model.Member{
-		{Name: "CommandStatus", Shape: 19, Required: true},
-		{Name: "Diagnostics", Shape: 7},
-		{Name: "HostCommandIdentifier", Shape: 13, Required: true},
-	}},
-	23: {Name: "PutHostCommandCompleteOutput", Kind: model.Structure},
+func shapes() []model.Shape {
+	return []model.Shape{
+		0: {Name: "GetDeploymentSpecificationInput", Kind: model.Structure, Members: []model.Member{
+			{Name: "DeploymentExecutionId", Shape: 1, Required: true},
+			{Name: "HostIdentifier", Shape: 2, Required: true},
+		}},
+		1: {Name: "DeploymentExecutionId", Kind: model.String, Max: 129, HasMax: true, Pattern: "^[^/]+/[^/]+/[^/]+/.+$"},
+		2: {Name: "HostIdentifier", Kind: model.String},
+		3: {Name: "GetDeploymentSpecificationOutput", Kind: model.Structure, Members: []model.Member{
+			{Name: "DeploymentSystem", Shape: 4},
+			{Name: "DeploymentSpecification", Shape: 5},
+		}},
+		4: {Name: "DeploymentSystem", Kind: model.String},
+		5: {Name: "DeploymentSpecification", Kind: model.Structure, Members: []model.Member{
+			{Name: "VariantId", Shape: 6},
+			{Name: "VariantEnvelope", Shape: 7},
+			{Name: "GenericEnvelope", Shape: 7},
+		}},
+		6: {Name: "VariantId", Kind: model.String},
+		7: {Name: "Envelope", Kind: model.Structure, Members: []model.Member{
+			{Name: "Format", Shape: 8},
+			{Name: "Payload", Shape: 9},
+		}},
+		8: {Name: "EnvelopeFormat", Kind: model.String, Max: 64, HasMax: true},
+		9: {Name: "EnvelopePayload", Kind: model.String, Max: 8192, HasMax: true},
+		10: {Name: "PollHostCommandInput", Kind: model.Structure, Members: []model.Member{
+			{Name: "HostIdentifier", Shape: 2, Required: true},
+		}},
+		11: {Name: "PollHostCommandOutput", Kind: model.Structure, Members: []model.Member{
+			{Name: "HostCommand", Shape: 12},
+		}},
+		12: {Name: "HostCommandInstance", Kind: model.Structure, Members: []model.Member{
+			{Name: "HostCommandIdentifier", Shape: 13},
+			{Name: "HostIdentifier", Shape: 2},
+			{Name: "DeploymentExecutionId", Shape: 1},
+			{Name: "CommandName", Shape: 14},
+			{Name: "Nonce", Shape: 15},
+		}},
+		13: {Name: "HostCommandIdentifier", Kind: model.String},
+		14: {Name: "CommandName", Kind: model.String},
+		15: {Name: "Nonce", Kind: model.Integer},
+		16: {Name: "PostHostCommandUpdateInput", Kind: model.Structure, Members: []model.Member{
+			{Name: "EstimatedCompletionTime", Shape: 17},
+			{Name: "HostCommandIdentifier", Shape: 13, Required: true},
+			{Name: "Diagnostics", Shape: 7},
+		}},
+		17: {Name: "Timestamp", Kind: model.Timestamp},
+		18: {Name: "PostHostCommandUpdateOutput", Kind: model.Structure, Members: []model.Member{
+			{Name: "CommandStatus", Shape: 19},
+		}},
+		19: {Name: "CommandStatus", Kind: model.String, Enum: []string{"Pending", "InProgress", "Succeeded", "Failed"}},
+		20: {Name: "PutHostCommandAcknowledgementInput", Kind: model.Structure, Members: []model.Member{
+			{Name: "Diagnostics", Shape: 7},
+			{Name: "HostCommandIdentifier", Shape: 13, Required: true},
+		}},
+		21: {Name: "PutHostCommandAcknowledgementOutput", Kind: model.Structure, Members: []model.Member{
+			{Name: "CommandStatus", Shape: 19},
+		}},
+		22: {Name: "PutHostCommandCompleteInput", Kind: model.Structure, Members: []model.Member{
+			{Name: "CommandStatus", Shape: 19, Required: true},
+			{Name: "Diagnostics", Shape: 7},
+			{Name: "HostCommandIdentifier", Shape: 13, Required: true},
+		}},
+		23: {Name: "PutHostCommandCompleteOutput", Kind: model.Structure},
+	}
 }

@@ -18,7 +18,7 @@ var Service = &model.Service{
 		"ClientException": {Code: "ClientException", Status: 400, Sender: true},
 		"ServerException": {Code: "ServerException", Status: 500, Sender: false},
 	},
-	Shapes: shapes,
+	Schema: shapes,
 	Operations: []string{
 		"GetDeploymentSpecification",
 		"PollHostCommand",

@@ -56,7 +56,7 @@ var Service = &model.Service{
 		"ValidationException":                                {Code: "ValidationException", Status: 400, Sender: true},
 		"WebhookNotFoundException":                           {Code: "WebhookNotFoundException", Status: 400, Sender: true},
 	},
-	Shapes: shapes,
+	Schema: shapes,
 	Operations: []string{
 		"AcknowledgeJob",
 		"AcknowledgeThirdPartyJob",

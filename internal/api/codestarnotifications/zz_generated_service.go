@@ -36,7 +36,7 @@ var Service = &model.Service{
 		{Op: "UntagResource", Method: "POST", Path: "/untagResource/{resourceArn}"},
 		{Op: "UpdateNotificationRule", Method: "POST", Path: "/updateNotificationRule"},
 	},
-	Shapes: shapes,
+	Schema: shapes,
 	Operations: []string{
 		"CreateNotificationRule",
 		"DeleteNotificationRule",

@@ -12,7 +12,7 @@ var Service = &model.Service{
 	APIVersion:   "2016-11-15",
 	Protocols:    []model.Protocol{"ec2"},
 	XMLNamespace: "http://ec2.amazonaws.com/doc/2016-11-15",
-	Shapes:       shapes,
+	Schema:       shapes,
 	Operations: []string{
 		"AcceptAddressTransfer",
 		"AcceptCapacityReservationBillingOwnership",

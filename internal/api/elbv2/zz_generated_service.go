@@ -70,7 +70,7 @@ var Service = &model.Service{
 		"TrustStoreNotReadyException":                       {Code: "TrustStoreNotReady", Status: 400, Sender: true},
 		"UnsupportedProtocolException":                      {Code: "UnsupportedProtocol", Status: 400, Sender: true},
 	},
-	Shapes: shapes,
+	Schema: shapes,
 	Operations: []string{
 		"AddListenerCertificates",
 		"AddTags",

@@ -44,7 +44,7 @@ var Service = &model.Service{
 		"UnmodifiableEntityException":            {Code: "UnmodifiableEntity", Status: 400, Sender: true},
 		"UnrecognizedPublicKeyEncodingException": {Code: "UnrecognizedPublicKeyEncoding", Status: 400, Sender: true},
 	},
-	Shapes: shapes,
+	Schema: shapes,
 	Operations: []string{
 		"AcceptDelegationRequest",
 		"AddClientIDToOpenIDConnectProvider",

@@ -34,7 +34,7 @@ var Service = &model.Service{
 		"UnrecognizedClientException":    {Code: "UnrecognizedClientException", Status: 400, Sender: true},
 		"ValidationException":            {Code: "ValidationException", Status: 400, Sender: true},
 	},
-	Shapes: shapes,
+	Schema: shapes,
 	Operations: []string{
 		"AssociateKmsKey",
 		"AssociateSourceToS3TableIntegration",

@@ -139,7 +139,7 @@ var Service = &model.Service{
 		{Op: "UploadPartCopy", Method: "PUT", Path: "/{Bucket}/{Key+}", Query: []string{"partNumber", "uploadId"}, Headers: []string{"x-amz-copy-source"}},
 		{Op: "WriteGetObjectResponse", Method: "POST", Path: "/WriteGetObjectResponse"},
 	},
-	Shapes: shapes,
+	Schema: shapes,
 	Operations: []string{
 		"AbortMultipartUpload",
 		"CompleteMultipartUpload",

@@ -4,390 +4,392 @@ package sns
 
 import "slipway/internal/aws/model"
 
-var shapes = []model.Shape{
-	0: {Name: "AddPermissionInput", Kind: model.Structure, Members: []model.Member{
-		{Name: "TopicArn", Shape: 1, Required: true},
-		{Name: "Label", Shape: 2, Required: true},
-		{Name: "AWSAccountId", Shape: 3, Required: true},
-		{Name: "ActionName", Shape: 5, Required: true},
-	}},
-	1: {Name: "topicARN", Kind: model.String},
-	2: {Name: "label", Kind: model.String},
-	3: {Name: "DelegatesList", Kind: model.List, Elem: model.Ref{Shape: 4, Name: ""}},
-	4: {Name: "delegate", Kind: model.String},
-	5: {Name: "ActionsList", Kind: model.List, Elem: model.Ref{Shape: 6, Name: ""}},
-	6: {Name: "action", Kind: model.String},
-	7: {Name: "AddPermissionOutput", Kind: model.Structure},
-	8: {Name: "CheckIfPhoneNumberIsOptedOutInput", Kind: model.Structure, Members: []model.Member{
-		{Name: "phoneNumber", Shape: 9, Required: true},
-	}},
-	9: {Name: "PhoneNumber", Kind: model.String, Sensitive: true},
-	10: {Name: "CheckIfPhoneNumberIsOptedOutOutput", Kind: model.Structure, Members: []model.Member{
-		{Name: "isOptedOut", Shape: 11},
-	}},
-	11: {Name: "boolean", Kind: model.Boolean},
-	12: {Name: "ConfirmSubscriptionInput", Kind: model.Structure, Members: []model.Member{
-		{Name: "TopicArn", Shape: 1, Required: true},
-		{Name: "Token", Shape: 13, Required: true},
-		{Name: "AuthenticateOnUnsubscribe", Shape: 14},
-	}},
-	13: {Name: "token", Kind: model.String},
-	14: {Name: "authenticateOnUnsubscribe", Kind: model.String},
-	15: {Name: "ConfirmSubscriptionOutput", Kind: model.Structure, Members: []model.Member{
-		{Name: "SubscriptionArn", Shape: 16},
-	}},
-	16: {Name: "subscriptionARN", Kind: model.String},
-	17: {Name: "CreatePlatformApplicationInput", Kind: model.Structure, Members: []model.Member{
-		{Name: "Name", Shape: 18, Required: true},
-		{Name: "Platform", Shape: 18, Required: true},
-		{Name: "Attributes", Shape: 19, Required: true},
-	}},
-	18: {Name: "String", Kind: model.String},
-	19: {Name: "MapStringToString", Kind: model.Map, Elem: model.Ref{Shape: 18, Name: ""}, Key: model.Ref{Shape: 18, Name: ""}},
-	20: {Name: "CreatePlatformApplicationOutput", Kind: model.Structure, Members: []model.Member{
-		{Name: "PlatformApplicationArn", Shape: 18},
-	}},
-	21: {Name: "CreatePlatformEndpointInput", Kind: model.Structure, Members: []model.Member{
-		{Name: "PlatformApplicationArn", Shape: 18, Required: true},
-		{Name: "Token", Shape: 18, Required: true},
-		{Name: "CustomUserData", Shape: 18},
-		{Name: "Attributes", Shape: 19},
-	}},
-	22: {Name: "CreatePlatformEndpointOutput", Kind: model.Structure, Members: []model.Member{
-		{Name: "EndpointArn", Shape: 18},
-	}},
-	23: {Name: "CreateSMSSandboxPhoneNumberInput", Kind: model.Structure, Members: []model.Member{
-		{Name: "PhoneNumber", Shape: 24, Required: true},
-		{Name: "LanguageCode", Shape: 25},
-	}},
-	24: {Name: "PhoneNumberString", Kind: model.String, Max: 20, HasMax: true, Pattern: "^(\\+[0-9]{8,}|[0-9]{0,9})$", Sensitive: true},
-	25: {Name: "LanguageCodeString", Kind: model.String, Enum: []string{"en-US", "en-GB", "es-419", "es-ES", "de-DE", "fr-CA", "fr-FR", "it-IT", "ja-JP", "pt-BR", "kr-KR", "zh-CN", "zh-TW"}},
-	26: {Name: "CreateSMSSandboxPhoneNumberOutput", Kind: model.Structure},
-	27: {Name: "CreateTopicInput", Kind: model.Structure, Members: []model.Member{
-		{Name: "Name", Shape: 28, Required: true},
-		{Name: "Attributes", Shape: 29},
-		{Name: "Tags", Shape: 32},
-		{Name: "DataProtectionPolicy", Shape: 31},
-	}},
-	28: {Name: "topicName", Kind: model.String},
-	29: {Name: "TopicAttributesMap", Kind: model.Map, Elem: model.Ref{Shape: 31, Name: ""}, Key: model.Ref{Shape: 30, Name: ""}},
-	30: {Name: "attributeName", Kind: model.String},
-	31: {Name: "attributeValue", Kind: model.String},
-	32: {Name: "TagList", Kind: model.List, Elem: model.Ref{Shape: 33, Name: ""}},
-	33: {Name: "Tag", Kind: model.Structure, Members: []model.Member{
-		{Name: "Key", Shape: 34, Required: true},
-		{Name: "Value", Shape: 35, Required: true},
-	}},
-	34: {Name: "TagKey", Kind: model.String, Min: 1, HasMin: true, Max: 128, HasMax: true},
-	35: {Name: "TagValue", Kind: model.String, Min: 0, HasMin: true, Max: 256, HasMax: true},
-	36: {Name: "CreateTopicOutput", Kind: model.Structure, Members: []model.Member{
-		{Name: "TopicArn", Shape: 1},
-	}},
-	37: {Name: "DeleteEndpointInput", Kind: model.Structure, Members: []model.Member{
-		{Name: "EndpointArn", Shape: 18, Required: true},
-	}},
-	38: {Name: "DeleteEndpointOutput", Kind: model.Structure},
-	39: {Name: "DeletePlatformApplicationInput", Kind: model.Structure, Members: []model.Member{
-		{Name: "PlatformApplicationArn", Shape: 18, Required: true},
-	}},
-	40: {Name: "DeletePlatformApplicationOutput", Kind: model.Structure},
-	41: {Name: "DeleteSMSSandboxPhoneNumberInput", Kind: model.Structure, Members: []model.Member{
-		{Name: "PhoneNumber", Shape: 24, Required: true},
-	}},
-	42: {Name: "DeleteSMSSandboxPhoneNumberOutput", Kind: model.Structure},
-	43: {Name: "DeleteTopicInput", Kind: model.Structure, Members: []model.Member{
-		{Name: "TopicArn", Shape: 1, Required: true},
-	}},
-	44: {Name: "DeleteTopicOutput", Kind: model.Structure},
-	45: {Name: "GetDataProtectionPolicyInput", Kind: model.Structure, Members: []model.Member{
-		{Name: "ResourceArn", Shape: 1, Required: true},
-	}},
-	46: {Name: "GetDataProtectionPolicyOutput", Kind: model.Structure, Members: []model.Member{
-		{Name: "DataProtectionPolicy", Shape: 31},
-	}},
-	47: {Name: "GetEndpointAttributesInput", Kind: model.Structure, Members: []model.Member{
-		{Name: "EndpointArn", Shape: 18, Required: true},
-	}},
-	48: {Name: "GetEndpointAttributesOutput", Kind: model.Structure, Members: []model.Member{
-		{Name: "Attributes", Shape: 19},
-	}},
-	49: {Name: "GetPlatformApplicationAttributesInput", Kind: model.Structure, Members: []model.Member{
-		{Name: "PlatformApplicationArn", Shape: 18, Required: true},
-	}},
-	50: {Name: "GetPlatformApplicationAttributesOutput", Kind: model.Structure, Members: []model.Member{
-		{Name: "Attributes", Shape: 19},
-	}},
-	51: {Name: "GetSMSAttributesInput", Kind: model.Structure, Members: []model.Member{
-		{Name: "attributes", Shape: 52},
-	}},
-	52: {Name: "ListString", Kind: model.List, Elem: model.Ref{Shape: 18, Name: ""}},
-	53: {Name: "GetSMSAttributesOutput", Kind: model.Structure, Members: []model.Member{
-		{Name: "attributes", Shape: 19},
-	}},
-	54: {Name: "GetSMSSandboxAccountStatusInput", Kind: model.Structure},
-	55: {Name: "GetSMSSandboxAccountStatusOutput", Kind: model.Structure, Members: []model.Member{
-		{Name: "IsInSandbox", Shape: 11, Required: true},
-	}},
-	56: {Name: "GetSubscriptionAttributesInput", Kind: model.Structure, Members: []model.Member{
-		{Name: "SubscriptionArn", Shape: 16, Required: true},
-	}},
-	57: {Name: "GetSubscriptionAttributesOutput", Kind: model.Structure, Members: []model.Member{
-		{Name: "Attributes", Shape: 58},
-	}},
-	58: {Name: "SubscriptionAttributesMap", Kind: model.Map, Elem: model.Ref{Shape: 31, Name: ""}, Key: model.Ref{Shape: 30, Name: ""}},
-	59: {Name: "GetTopicAttributesInput", Kind: model.Structure, Members: []model.Member{
-		{Name: "TopicArn", Shape: 1, Required: true},
-	}},
-	60: {Name: "GetTopicAttributesOutput", Kind: model.Structure, Members: []model.Member{
-		{Name: "Attributes", Shape: 29},
-	}},
-	61: {Name: "ListEndpointsByPlatformApplicationInput", Kind: model.Structure, Members: []model.Member{
-		{Name: "PlatformApplicationArn", Shape: 18, Required: true},
-		{Name: "NextToken", Shape: 18},
-	}},
-	62: {Name: "ListEndpointsByPlatformApplicationOutput", Kind: model.Structure, Members: []model.Member{
-		{Name: "Endpoints", Shape: 63},
-		{Name: "NextToken", Shape: 18},
-	}},
-	63: {Name: "ListOfEndpoints", Kind: model.List, Elem: model.Ref{Shape: 64, Name: ""}},
-	64: {Name: "Endpoint", Kind: model.Structure, Members: []model.Member{
-		{Name: "EndpointArn", Shape: 18},
-		{Name: "Attributes", Shape: 19},
-	}},
-	65: {Name: "ListOriginationNumbersInput", Kind: model.Structure, Members: []model.Member{
-		{Name: "NextToken", Shape: 66},
-		{Name: "MaxResults", Shape: 67},
-	}},
-	66: {Name: "nextToken", Kind: model.String},
-	67: {Name: "MaxItemsListOriginationNumbers", Kind: model.Integer, Min: 1, HasMin: true, Max: 30, HasMax: true},
-	68: {Name: "ListOriginationNumbersOutput", Kind: model.Structure, Members: []model.Member{
-		{Name: "NextToken", Shape: 66},
-		{Name: "PhoneNumbers", Shape: 69},
-	}},
-	69: {Name: "PhoneNumberInformationList", Kind: model.List, Elem: model.Ref{Shape: 70, Name: ""}},
-	70: {Name: "PhoneNumberInformation", Kind: model.Structure, Members: []model.Member{
-		{Name: "CreatedAt", Shape: 71},
-		{Name: "PhoneNumber", Shape: 9},
-		{Name: "Status", Shape: 18},
-		{Name: "Iso2CountryCode", Shape: 72},
-		{Name: "RouteType", Shape: 73},
-		{Name: "NumberCapabilities", Shape: 74},
-	}},
-	71: {Name: "Timestamp", Kind: model.Timestamp},
-	72: {Name: "Iso2CountryCode", Kind: model.String, Max: 2, HasMax: true, Pattern: "^[A-Za-z]{2}$"},
-	73: {Name: "RouteType", Kind: model.String, Enum: []string{"Transactional", "Promotional", "Premium"}},
-	74: {Name: "NumberCapabilityList", Kind: model.List, Elem: model.Ref{Shape: 75, Name: ""}},
-	75: {Name: "NumberCapability", Kind: model.String, Enum: []string{"SMS", "MMS", "VOICE"}},
-	76: {Name: "ListPhoneNumbersOptedOutInput", Kind: model.Structure, Members: []model.Member{
-		{Name: "nextToken", Shape: 77},
-	}},
-	77: {Name: "string", Kind: model.String},
-	78: {Name: "ListPhoneNumbersOptedOutOutput", Kind: model.Structure, Members: []model.Member{
-		{Name: "phoneNumbers", Shape: 79},
-		{Name: "nextToken", Shape: 77},
-	}},
-	79: {Name: "PhoneNumberList", Kind: model.List, Elem: model.Ref{Shape: 9, Name: ""}},
-	80: {Name: "ListPlatformApplicationsInput", Kind: model.Structure, Members: []model.Member{
-		{Name: "NextToken", Shape: 18},
-	}},
-	81: {Name: "ListPlatformApplicationsOutput", Kind: model.Structure, Members: []model.Member{
-		{Name: "PlatformApplications", Shape: 82},
-		{Name: "NextToken", Shape: 18},
-	}},
-	82: {Name: "ListOfPlatformApplications", Kind: model.List, Elem: model.Ref{Shape: 83, Name: ""}},
-	83: {Name: "PlatformApplication", Kind: model.Structure, Members: []model.Member{
-		{Name: "PlatformApplicationArn", Shape: 18},
-		{Name: "Attributes", Shape: 19},
-	}},
-	84: {Name: "ListSMSSandboxPhoneNumbersInput", Kind: model.Structure, Members: []model.Member{
-		{Name: "NextToken", Shape: 66},
-		{Name: "MaxResults", Shape: 85},
-	}},
-	85: {Name: "MaxItems", Kind: model.Integer, Min: 1, HasMin: true, Max: 100, HasMax: true},
-	86: {Name: "ListSMSSandboxPhoneNumbersOutput", Kind: model.Structure, Members: []model.Member{
-		{Name: "PhoneNumbers", Shape: 87, Required: true},
-		{Name: "NextToken", Shape: 77},
-	}},
-	87: {Name: "SMSSandboxPhoneNumberList", Kind: model.List, Elem: model.Ref{Shape: 88, Name: ""}},
-	88: {Name: "SMSSandboxPhoneNumber", Kind: model.Structure, Members: []model.Member{
-		{Name: "PhoneNumber", Shape: 24},
-		{Name: "Status", Shape: 89},
-	}},
-	89: {Name: "SMSSandboxPhoneNumberVerificationStatus", Kind: model.String, Enum: []string{"Pending", "Verified"}},
-	90: {Name: "ListSubscriptionsInput", Kind: model.Structure, Members: []model.Member{
-		{Name: "NextToken", Shape: 66},
-	}},
-	91: {Name: "ListSubscriptionsOutput", Kind: model.Structure, Members: []model.Member{
-		{Name: "Subscriptions", Shape: 92},
-		{Name: "NextToken", Shape: 66},
-	}},
-	92: {Name: "SubscriptionsList", Kind: model.List, Elem: model.Ref{Shape: 93, Name: ""}},
-	93: {Name: "Subscription", Kind: model.Structure, Members: []model.Member{
-		{Name: "SubscriptionArn", Shape: 16},
-		{Name: "Owner", Shape: 94},
-		{Name: "Protocol", Shape: 95},
-		{Name: "Endpoint", Shape: 96},
-		{Name: "TopicArn", Shape: 1},
-	}},
-	94: {Name: "account", Kind: model.String},
-	95: {Name: "protocol", Kind: model.String},
-	96: {Name: "endpoint", Kind: model.String},
-	97: {Name: "ListSubscriptionsByTopicInput", Kind: model.Structure, Members: []model.Member{
-		{Name: "TopicArn", Shape: 1, Required: true},
-		{Name: "NextToken", Shape: 66},
-	}},
-	98: {Name: "ListSubscriptionsByTopicOutput", Kind: model.Structure, Members: []model.Member{
-		{Name: "Subscriptions", Shape: 92},
-		{Name: "NextToken", Shape: 66},
-	}},
-	99: {Name: "ListTagsForResourceInput", Kind: model.Structure, Members: []model.Member{
-		{Name: "ResourceArn", Shape: 100, Required: true},
-	}},
-	100: {Name: "AmazonResourceName", Kind: model.String, Min: 1, HasMin: true, Max: 1011, HasMax: true},
-	101: {Name: "ListTagsForResourceOutput", Kind: model.Structure, Members: []model.Member{
-		{Name: "Tags", Shape: 32},
-	}},
-	102: {Name: "ListTopicsInput", Kind: model.Structure, Members: []model.Member{
-		{Name: "NextToken", Shape: 66},
-	}},
-	103: {Name: "ListTopicsOutput", Kind: model.Structure, Members: []model.Member{
-		{Name: "Topics", Shape: 104},
-		{Name: "NextToken", Shape: 66},
-	}},
-	104: {Name: "TopicsList", Kind: model.List, Elem: model.Ref{Shape: 105, Name: ""}},
-	105: {Name: "Topic", Kind: model.Structure, Members: []model.Member{
-		{Name: "TopicArn", Shape: 1},
-	}},
-	106: {Name: "OptInPhoneNumberInput", Kind: model.Structure, Members: []model.Member{
-		{Name: "phoneNumber", Shape: 9, Required: true},
-	}},
-	107: {Name: "OptInPhoneNumberOutput", Kind: model.Structure},
-	108: {Name: "PublishInput", Kind: model.Structure, Members: []model.Member{
-		{Name: "TopicArn", Shape: 1},
-		{Name: "TargetArn", Shape: 18},
-		{Name: "PhoneNumber", Shape: 9},
-		{Name: "Message", Shape: 109, Required: true},
-		{Name: "Subject", Shape: 110},
-		{Name: "MessageStructure", Shape: 111},
-		{Name: "MessageAttributes", Shape: 112},
-		{Name: "MessageDeduplicationId", Shape: 18},
-		{Name: "MessageGroupId", Shape: 18},
-	}},
-	109: {Name: "message", Kind: model.String},
-	110: {Name: "subject", Kind: model.String},
-	111: {Name: "messageStructure", Kind: model.String},
-	112: {Name: "MessageAttributeMap", Kind: model.Map, Elem: model.Ref{Shape: 113, Name: "Value"}, Key: model.Ref{Shape: 18, Name: "Name"}},
-	113: {Name: "MessageAttributeValue", Kind: model.Structure, Members: []model.Member{
-		{Name: "DataType", Shape: 18, Required: true},
-		{Name: "StringValue", Shape: 18},
-		{Name: "BinaryValue", Shape: 114},
-	}},
-	114: {Name: "Binary", Kind: model.Blob},
-	115: {Name: "PublishOutput", Kind: model.Structure, Members: []model.Member{
-		{Name: "MessageId", Shape: 116},
-		{Name: "SequenceNumber", Shape: 18},
-	}},
-	116: {Name: "messageId", Kind: model.String},
-	117: {Name: "PublishBatchInput", Kind: model.Structure, Members: []model.Member{
-		{Name: "TopicArn", Shape: 1, Required: true},
-		{Name: "PublishBatchRequestEntries", Shape: 118, Required: true},
-	}},
-	118: {Name: "PublishBatchRequestEntryList", Kind: model.List, Elem: model.Ref{Shape: 119, Name: ""}},
-	119: {Name: "PublishBatchRequestEntry", Kind: model.Structure, Members: []model.Member{
-		{Name: "Id", Shape: 18, Required: true},
-		{Name: "Message", Shape: 109, Required: true},
-		{Name: "Subject", Shape: 110},
-		{Name: "MessageStructure", Shape: 111},
-		{Name: "MessageAttributes", Shape: 112},
-		{Name: "MessageDeduplicationId", Shape: 18},
-		{Name: "MessageGroupId", Shape: 18},
-	}},
-	120: {Name: "PublishBatchOutput", Kind: model.Structure, Members: []model.Member{
-		{Name: "Successful", Shape: 121},
-		{Name: "Failed", Shape: 123},
-	}},
-	121: {Name: "PublishBatchResultEntryList", Kind: model.List, Elem: model.Ref{Shape: 122, Name: ""}},
-	122: {Name: "PublishBatchResultEntry", Kind: model.Structure, Members: []model.Member{
-		{Name: "Id", Shape: 18},
-		{Name: "MessageId", Shape: 116},
-		{Name: "SequenceNumber", Shape: 18},
-	}},
-	123: {Name: "BatchResultErrorEntryList", Kind: model.List, Elem: model.Ref{Shape: 124, Name: ""}},
-	124: {Name: "BatchResultErrorEntry", Kind: model.Structure, Members: []model.Member{
-		{Name: "Id", Shape: 18, Required: true},
-		{Name: "Code", Shape: 18, Required: true},
-		{Name: "Message", Shape: 18},
-		{Name: "SenderFault", Shape: 11, Required: true},
-	}},
-	125: {Name: "PutDataProtectionPolicyInput", Kind: model.Structure, Members: []model.Member{
-		{Name: "ResourceArn", Shape: 1, Required: true},
-		{Name: "DataProtectionPolicy", Shape: 31, Required: true},
-	}},
-	126: {Name: "PutDataProtectionPolicyOutput", Kind: model.Structure},
-	127: {Name: "RemovePermissionInput", Kind: model.Structure, Members: []model.Member{
-		{Name: "TopicArn", Shape: 1, Required: true},
-		{Name: "Label", Shape: 2, Required: true},
-	}},
-	128: {Name: "RemovePermissionOutput", Kind: model.Structure},
-	129: {Name: "SetEndpointAttributesInput", Kind: model.Structure, Members: []model.Member{
-		{Name: "EndpointArn", Shape: 18, Required: true},
-		{Name: "Attributes", Shape: 19, Required: true},
-	}},
-	130: {Name: "SetEndpointAttributesOutput", Kind: model.Structure},
-	131: {Name: "SetPlatformApplicationAttributesInput", Kind: model.Structure, Members: []model.Member{
-		{Name: "PlatformApplicationArn", Shape: 18, Required: true},
-		{Name: "Attributes", Shape: 19, Required: true},
-	}},
-	132: {Name: "SetPlatformApplicationAttributesOutput", Kind: model.Structure},
-	133: {Name: "SetSMSAttributesInput", Kind: model.Structure, Members: []model.Member{
-		{Name: "attributes", Shape: 19, Required: true},
-	}},
-	134: {Name: "SetSMSAttributesOutput", Kind: model.Structure},
-	135: {Name: "SetSubscriptionAttributesInput", Kind: model.Structure, Members: []model.Member{
-		{Name: "SubscriptionArn", Shape: 16, Required: true},
-		{Name: "AttributeName", Shape: 30, Required: true},
-		{Name: "AttributeValue", Shape: 31},
-	}},
-	136: {Name: "SetSubscriptionAttributesOutput", Kind: model.Structure},
-	137: {Name: "SetTopicAttributesInput", Kind: model.Structure, Members: []model.Member{
-		{Name: "TopicArn", Shape: 1, Required: true},
-		{Name: "AttributeName", Shape: 30, Required: true},
-		{Name: "AttributeValue", Shape: 31},
-	}},
-	138: {Name: "SetTopicAttributesOutput", Kind: model.Structure},
-	139: {Name: "SubscribeInput", Kind: model.Structure, Members: []model.Member{
-		{Name: "TopicArn", Shape: 1, Required: true},
-		{Name: "Protocol", Shape: 95, Required: true},
-		{Name: "Endpoint", Shape: 96},
-		{Name: "Attributes", Shape: 58},
-		{Name: "ReturnSubscriptionArn", Shape: 11},
-	}},
-	140: {Name: "SubscribeOutput", Kind: model.Structure, Members: []model.Member{
-		{Name: "SubscriptionArn", Shape: 16},
-	}},
-	141: {Name: "TagResourceInput", Kind: model.Structure, Members: []model.Member{
-		{Name: "ResourceArn", Shape: 100, Required: true},
-		{Name: "Tags", Shape: 32, Required: true},
-	}},
-	142: {Name: "TagResourceOutput", Kind: model.Structure},
-	143: {Name: "UnsubscribeInput", Kind: model.Structure, Members: []model.Member{
-		{Name: "SubscriptionArn", Shape: 16, Required: true},
-	}},
-	144: {Name: "UnsubscribeOutput", Kind: model.Structure},
-	145: {Name: "UntagResourceInput", Kind: model.Structure, Members: []model.Member{
-		{Name: "ResourceArn", Shape: 100, Required: true},
-		{Name: "TagKeys", Shape: 146, Required: true},
-	}},
-	146: {Name: "TagKeyList", Kind: model.List, Elem: model.Ref{Shape: 34, Name: ""}},
-	147: {Name: "UntagResourceOutput", Kind: model.Structure},
-	148: {Name: "VerifySMSSandboxPhoneNumberInput", Kind: model.Structure, Members: []model.Member{
-		{Name: "PhoneNumber", Shape: 24, Required: true},
-		{Name: "OneTimePassword", Shape: 149, Required: true},
-	}},
-	149: {Name: "OTPCode", Kind: model.String, Min: 5, HasMin: true, Max: 8, HasMax: true, Pattern: "^[0-9]+$"},
-	150: {Name: "VerifySMSSandboxPhoneNumberOutput", Kind: model.Structure},
-	151: {Name: "VerificationException", Kind: model.Structure, Members: []model.Member{
-		{Name: "Message", Shape: 77, Required: true},
-		{Name: "Status", Shape: 77, Required: true},
-	}},
+func shapes() []model.Shape {
+	return []model.Shape{
+		0: {Name: "AddPermissionInput", Kind: model.Structure, Members: []model.Member{
+			{Name: "TopicArn", Shape: 1, Required: true},
+			{Name: "Label", Shape: 2, Required: true},
+			{Name: "AWSAccountId", Shape: 3, Required: true},
+			{Name: "ActionName", Shape: 5, Required: true},
+		}},
+		1: {Name: "topicARN", Kind: model.String},
+		2: {Name: "label", Kind: model.String},
+		3: {Name: "DelegatesList", Kind: model.List, Elem: model.Ref{Shape: 4, Name: ""}},
+		4: {Name: "delegate", Kind: model.String},
+		5: {Name: "ActionsList", Kind: model.List, Elem: model.Ref{Shape: 6, Name: ""}},
+		6: {Name: "action", Kind: model.String},
+		7: {Name: "AddPermissionOutput", Kind: model.Structure},
+		8: {Name: "CheckIfPhoneNumberIsOptedOutInput", Kind: model.Structure, Members: []model.Member{
+			{Name: "phoneNumber", Shape: 9, Required: true},
+		}},
+		9: {Name: "PhoneNumber", Kind: model.String, Sensitive: true},
+		10: {Name: "CheckIfPhoneNumberIsOptedOutOutput", Kind: model.Structure, Members: []model.Member{
+			{Name: "isOptedOut", Shape: 11},
+		}},
+		11: {Name: "boolean", Kind: model.Boolean},
+		12: {Name: "ConfirmSubscriptionInput", Kind: model.Structure, Members: []model.Member{
+			{Name: "TopicArn", Shape: 1, Required: true},
+			{Name: "Token", Shape: 13, Required: true},
+			{Name: "AuthenticateOnUnsubscribe", Shape: 14},
+		}},
+		13: {Name: "token", Kind: model.String},
+		14: {Name: "authenticateOnUnsubscribe", Kind: model.String},
+		15: {Name: "ConfirmSubscriptionOutput", Kind: model.Structure, Members: []model.Member{
+			{Name: "SubscriptionArn", Shape: 16},
+		}},
+		16: {Name: "subscriptionARN", Kind: model.String},
+		17: {Name: "CreatePlatformApplicationInput", Kind: model.Structure, Members: []model.Member{
+			{Name: "Name", Shape: 18, Required: true},
+			{Name: "Platform", Shape: 18, Required: true},
+			{Name: "Attributes", Shape: 19, Required: true},
+		}},
+		18: {Name: "String", Kind: model.String},
+		19: {Name: "MapStringToString", Kind: model.Map, Elem: model.Ref{Shape: 18, Name: ""}, Key: model.Ref{Shape: 18, Name: ""}},
+		20: {Name: "CreatePlatformApplicationOutput", Kind: model.Structure, Members: []model.Member{
+			{Name: "PlatformApplicationArn", Shape: 18},
+		}},
+		21: {Name: "CreatePlatformEndpointInput", Kind: model.Structure, Members: []model.Member{
+			{Name: "PlatformApplicationArn", Shape: 18, Required: true},
+			{Name: "Token", Shape: 18, Required: true},
+			{Name: "CustomUserData", Shape: 18},
+			{Name: "Attributes", Shape: 19},
+		}},
+		22: {Name: "CreatePlatformEndpointOutput", Kind: model.Structure, Members: []model.Member{
+			{Name: "EndpointArn", Shape: 18},
+		}},
+		23: {Name: "CreateSMSSandboxPhoneNumberInput", Kind: model.Structure, Members: []model.Member{
+			{Name: "PhoneNumber", Shape: 24, Required: true},
+			{Name: "LanguageCode", Shape: 25},
+		}},
+		24: {Name: "PhoneNumberString", Kind: model.String, Max: 20, HasMax: true, Pattern: "^(\\+[0-9]{8,}|[0-9]{0,9})$", Sensitive: true},
+		25: {Name: "LanguageCodeString", Kind: model.String, Enum: []string{"en-US", "en-GB", "es-419", "es-ES", "de-DE", "fr-CA", "fr-FR", "it-IT", "ja-JP", "pt-BR", "kr-KR", "zh-CN", "zh-TW"}},
+		26: {Name: "CreateSMSSandboxPhoneNumberOutput", Kind: model.Structure},
+		27: {Name: "CreateTopicInput", Kind: model.Structure, Members: []model.Member{
+			{Name: "Name", Shape: 28, Required: true},
+			{Name: "Attributes", Shape: 29},
+			{Name: "Tags", Shape: 32},
+			{Name: "DataProtectionPolicy", Shape: 31},
+		}},
+		28: {Name: "topicName", Kind: model.String},
+		29: {Name: "TopicAttributesMap", Kind: model.Map, Elem: model.Ref{Shape: 31, Name: ""}, Key: model.Ref{Shape: 30, Name: ""}},
+		30: {Name: "attributeName", Kind: model.String},
+		31: {Name: "attributeValue", Kind: model.String},
+		32: {Name: "TagList", Kind: model.List, Elem: model.Ref{Shape: 33, Name: ""}},
+		33: {Name: "Tag", Kind: model.Structure, Members: []model.Member{
+			{Name: "Key", Shape: 34, Required: true},
+			{Name: "Value", Shape: 35, Required: true},
+		}},
+		34: {Name: "TagKey", Kind: model.String, Min: 1, HasMin: true, Max: 128, HasMax: true},
+		35: {Name: "TagValue", Kind: model.String, Min: 0, HasMin: true, Max: 256, HasMax: true},
+		36: {Name: "CreateTopicOutput", Kind: model.Structure, Members: []model.Member{
+			{Name: "TopicArn", Shape: 1},
+		}},
+		37: {Name: "DeleteEndpointInput", Kind: model.Structure, Members: []model.Member{
+			{Name: "EndpointArn", Shape: 18, Required: true},
+		}},
+		38: {Name: "DeleteEndpointOutput", Kind: model.Structure},
+		39: {Name: "DeletePlatformApplicationInput", Kind: model.Structure, Members: []model.Member{
+			{Name: "PlatformApplicationArn", Shape: 18, Required: true},
+		}},
+		40: {Name: "DeletePlatformApplicationOutput", Kind: model.Structure},
+		41: {Name: "DeleteSMSSandboxPhoneNumberInput", Kind: model.Structure, Members: []model.Member{
+			{Name: "PhoneNumber", Shape: 24, Required: true},
+		}},
+		42: {Name: "DeleteSMSSandboxPhoneNumberOutput", Kind: model.Structure},
+		43: {Name: "DeleteTopicInput", Kind: model.Structure, Members: []model.Member{
+			{Name: "TopicArn", Shape: 1, Required: true},
+		}},
+		44: {Name: "DeleteTopicOutput", Kind: model.Structure},
+		45: {Name: "GetDataProtectionPolicyInput", Kind: model.Structure, Members: []model.Member{
+			{Name: "ResourceArn", Shape: 1, Required: true},
+		}},
+		46: {Name: "GetDataProtectionPolicyOutput", Kind: model.Structure, Members: []model.Member{
+			{Name: "DataProtectionPolicy", Shape: 31},
+		}},
+		47: {Name: "GetEndpointAttributesInput", Kind: model.Structure, Members: []model.Member{
+			{Name: "EndpointArn", Shape: 18, Required: true},
+		}},
+		48: {Name: "GetEndpointAttributesOutput", Kind: model.Structure, Members: []model.Member{
+			{Name: "Attributes", Shape: 19},
+		}},
+		49: {Name: "GetPlatformApplicationAttributesInput", Kind: model.Structure, Members: []model.Member{
+			{Name: "PlatformApplicationArn", Shape: 18, Required: true},
+		}},
+		50: {Name: "GetPlatformApplicationAttributesOutput", Kind: model.Structure, Members: []model.Member{
+			{Name: "Attributes", Shape: 19},
+		}},
+		51: {Name: "GetSMSAttributesInput", Kind: model.Structure, Members: []model.Member{
+			{Name: "attributes", Shape: 52},
+		}},
+		52: {Name: "ListString", Kind: model.List, Elem: model.Ref{Shape: 18, Name: ""}},
+		53: {Name: "GetSMSAttributesOutput", Kind: model.Structure, Members: []model.Member{
+			{Name: "attributes", Shape: 19},
+		}},
+		54: {Name: "GetSMSSandboxAccountStatusInput", Kind: model.Structure},
+		55: {Name: "GetSMSSandboxAccountStatusOutput", Kind: model.Structure, Members: []model.Member{
+			{Name: "IsInSandbox", Shape: 11, Required: true},
+		}},
+		56: {Name: "GetSubscriptionAttributesInput", Kind: model.Structure, Members: []model.Member{
+			{Name: "SubscriptionArn", Shape: 16, Required: true},
+		}},
+		57: {Name: "GetSubscriptionAttributesOutput", Kind: model.Structure, Members: []model.Member{
+			{Name: "Attributes", Shape: 58},
+		}},
+		58: {Name: "SubscriptionAttributesMap", Kind: model.Map, Elem: model.Ref{Shape: 31, Name: ""}, Key: model.Ref{Shape: 30, Name: ""}},
+		59: {Name: "GetTopicAttributesInput", Kind: model.Structure, Members: []model.Member{
+			{Name: "TopicArn", Shape: 1, Required: true},
+		}},
+		60: {Name: "GetTopicAttributesOutput", Kind: model.Structure, Members: []model.Member{
+			{Name: "Attributes", Shape: 29},
+		}},
+		61: {Name: "ListEndpointsByPlatformApplicationInput", Kind: model.Structure, Members: []model.Member{
+			{Name: "PlatformApplicationArn", Shape: 18, Required: true},
+			{Name: "NextToken", Shape: 18},
+		}},
+		62: {Name: "ListEndpointsByPlatformApplicationOutput", Kind: model.Structure, Members: []model.Member{
+			{Name: "Endpoints", Shape: 63},
+			{Name: "NextToken", Shape: 18},
+		}},
+		63: {Name: "ListOfEndpoints", Kind: model.List, Elem: model.Ref{Shape: 64, Name: ""}},
+		64: {Name: "Endpoint", Kind: model.Structure, Members: []model.Member{
+			{Name: "EndpointArn", Shape: 18},
+			{Name: "Attributes", Shape: 19},
+		}},
+		65: {Name: "ListOriginationNumbersInput", Kind: model.Structure, Members: []model.Member{
+			{Name: "NextToken", Shape: 66},
+			{Name: "MaxResults", Shape: 67},
+		}},
+		66: {Name: "nextToken", Kind: model.String},
+		67: {Name: "MaxItemsListOriginationNumbers", Kind: model.Integer, Min: 1, HasMin: true, Max: 30, HasMax: true},
+		68: {Name: "ListOriginationNumbersOutput", Kind: model.Structure, Members: []model.Member{
+			{Name: "NextToken", Shape: 66},
+			{Name: "PhoneNumbers", Shape: 69},
+		}},
+		69: {Name: "PhoneNumberInformationList", Kind: model.List, Elem: model.Ref{Shape: 70, Name: ""}},
+		70: {Name: "PhoneNumberInformation", Kind: model.Structure, Members: []model.Member{
+			{Name: "CreatedAt", Shape: 71},
+			{Name: "PhoneNumber", Shape: 9},
+			{Name: "Status", Shape: 18},
+			{Name: "Iso2CountryCode", Shape: 72},
+			{Name: "RouteType", Shape: 73},
+			{Name: "NumberCapabilities", Shape: 74},
+		}},
+		71: {Name: "Timestamp", Kind: model.Timestamp},
+		72: {Name: "Iso2CountryCode", Kind: model.String, Max: 2, HasMax: true, Pattern: "^[A-Za-z]{2}$"},
+		73: {Name: "RouteType", Kind: model.String, Enum: []string{"Transactional", "Promotional", "Premium"}},
+		74: {Name: "NumberCapabilityList", Kind: model.List, Elem: model.Ref{Shape: 75, Name: ""}},
+		75: {Name: "NumberCapability", Kind: model.String, Enum: []string{"SMS", "MMS", "VOICE"}},
+		76: {Name: "ListPhoneNumbersOptedOutInput", Kind: model.Structure, Members: []model.Member{
+			{Name: "nextToken", Shape: 77},
+		}},
+		77: {Name: "string", Kind: model.String},
+		78: {Name: "ListPhoneNumbersOptedOutOutput", Kind: model.Structure, Members: []model.Member{
+			{Name: "phoneNumbers", Shape: 79},
+			{Name: "nextToken", Shape: 77},
+		}},
+		79: {Name: "PhoneNumberList", Kind: model.List, Elem: model.Ref{Shape: 9, Name: ""}},
+		80: {Name: "ListPlatformApplicationsInput", Kind: model.Structure, Members: []model.Member{
+			{Name: "NextToken", Shape: 18},
+		}},
+		81: {Name: "ListPlatformApplicationsOutput", Kind: model.Structure, Members: []model.Member{
+			{Name: "PlatformApplications", Shape: 82},
+			{Name: "NextToken", Shape: 18},
+		}},
+		82: {Name: "ListOfPlatformApplications", Kind: model.List, Elem: model.Ref{Shape: 83, Name: ""}},
+		83: {Name: "PlatformApplication", Kind: model.Structure, Members: []model.Member{
+			{Name: "PlatformApplicationArn", Shape: 18},
+			{Name: "Attributes", Shape: 19},
+		}},
+		84: {Name: "ListSMSSandboxPhoneNumbersInput", Kind: model.Structure, Members: []model.Member{
+			{Name: "NextToken", Shape: 66},
+			{Name: "MaxResults", Shape: 85},
+		}},
+		85: {Name: "MaxItems", Kind: model.Integer, Min: 1, HasMin: true, Max: 100, HasMax: true},
+		86: {Name: "ListSMSSandboxPhoneNumbersOutput", Kind: model.Structure, Members: []model.Member{
+			{Name: "PhoneNumbers", Shape: 87, Required: true},
+			{Name: "NextToken", Shape: 77},
+		}},
+		87: {Name: "SMSSandboxPhoneNumberList", Kind: model.List, Elem: model.Ref{Shape: 88, Name: ""}},
+		88: {Name: "SMSSandboxPhoneNumber", Kind: model.Structure, Members: []model.Member{
+			{Name: "PhoneNumber", Shape: 24},
+			{Name: "Status", Shape: 89},
+		}},
+		89: {Name: "SMSSandboxPhoneNumberVerificationStatus", Kind: model.String, Enum: []string{"Pending", "Verified"}},
+		90: {Name: "ListSubscriptionsInput", Kind: model.Structure, Members: []model.Member{
+			{Name: "NextToken", Shape: 66},
+		}},
+		91: {Name: "ListSubscriptionsOutput", Kind: model.Structure, Members: []model.Member{
+			{Name: "Subscriptions", Shape: 92},
+			{Name: "NextToken", Shape: 66},
+		}},
+		92: {Name: "SubscriptionsList", Kind: model.List, Elem: model.Ref{Shape: 93, Name: ""}},
+		93: {Name: "Subscription", Kind: model.Structure, Members: []model.Member{
+			{Name: "SubscriptionArn", Shape: 16},
+			{Name: "Owner", Shape: 94},
+			{Name: "Protocol", Shape: 95},
+			{Name: "Endpoint", Shape: 96},
+			{Name: "TopicArn", Shape: 1},
+		}},
+		94: {Name: "account", Kind: model.String},
+		95: {Name: "protocol", Kind: model.String},
+		96: {Name: "endpoint", Kind: model.String},
+		97: {Name: "ListSubscriptionsByTopicInput", Kind: model.Structure, Members: []model.Member{
+			{Name: "TopicArn", Shape: 1, Required: true},
+			{Name: "NextToken", Shape: 66},
+		}},
+		98: {Name: "ListSubscriptionsByTopicOutput", Kind: model.Structure, Members: []model.Member{
+			{Name: "Subscriptions", Shape: 92},
+			{Name: "NextToken", Shape: 66},
+		}},
+		99: {Name: "ListTagsForResourceInput", Kind: model.Structure, Members: []model.Member{
+			{Name: "ResourceArn", Shape: 100, Required: true},
+		}},
+		100: {Name: "AmazonResourceName", Kind: model.String, Min: 1, HasMin: true, Max: 1011, HasMax: true},
+		101: {Name: "ListTagsForResourceOutput", Kind: model.Structure, Members: []model.Member{
+			{Name: "Tags", Shape: 32},
+		}},
+		102: {Name: "ListTopicsInput", Kind: model.Structure, Members: []model.Member{
+			{Name: "NextToken", Shape: 66},
+		}},
+		103: {Name: "ListTopicsOutput", Kind: model.Structure, Members: []model.Member{
+			{Name: "Topics", Shape: 104},
+			{Name: "NextToken", Shape: 66},
+		}},
+		104: {Name: "TopicsList", Kind: model.List, Elem: model.Ref{Shape: 105, Name: ""}},
+		105: {Name: "Topic", Kind: model.Structure, Members: []model.Member{
+			{Name: "TopicArn", Shape: 1},
+		}},
+		106: {Name: "OptInPhoneNumberInput", Kind: model.Structure, Members: []model.Member{
+			{Name: "phoneNumber", Shape: 9, Required: true},
+		}},
+		107: {Name: "OptInPhoneNumberOutput", Kind: model.Structure},
+		108: {Name: "PublishInput", Kind: model.Structure, Members: []model.Member{
+			{Name: "TopicArn", Shape: 1},
+			{Name: "TargetArn", Shape: 18},
+			{Name: "PhoneNumber", Shape: 9},
+			{Name: "Message", Shape: 109, Required: true},
+			{Name: "Subject", Shape: 110},
+			{Name: "MessageStructure", Shape: 111},
+			{Name: "MessageAttributes", Shape: 112},
+			{Name: "MessageDeduplicationId", Shape: 18},
+			{Name: "MessageGroupId", Shape: 18},
+		}},
+		109: {Name: "message", Kind: model.String},
+		110: {Name: "subject", Kind: model.String},
+		111: {Name: "messageStructure", Kind: model.String},
+		112: {Name: "MessageAttributeMap", Kind: model.Map, Elem: model.Ref{Shape: 113, Name: "Value"}, Key: model.Ref{Shape: 18, Name: "Name"}},
+		113: {Name: "MessageAttributeValue", Kind: model.Structure, Members: []model.Member{
+			{Name: "DataType", Shape: 18, Required: true},
+			{Name: "StringValue", Shape: 18},
+			{Name: "BinaryValue", Shape: 114},
+		}},
+		114: {Name: "Binary", Kind: model.Blob},
+		115: {Name: "PublishOutput", Kind: model.Structure, Members: []model.Member{
+			{Name: "MessageId", Shape: 116},
+			{Name: "SequenceNumber", Shape: 18},
+		}},
+		116: {Name: "messageId", Kind: model.String},
+		117: {Name: "PublishBatchInput", Kind: model.Structure, Members: []model.Member{
+			{Name: "TopicArn", Shape: 1, Required: true},
+			{Name: "PublishBatchRequestEntries", Shape: 118, Required: true},
+		}},
+		118: {Name: "PublishBatchRequestEntryList", Kind: model.List, Elem: model.Ref{Shape: 119, Name: ""}},
+		119: {Name: "PublishBatchRequestEntry", Kind: model.Structure, Members: []model.Member{
+			{Name: "Id", Shape: 18, Required: true},
+			{Name: "Message", Shape: 109, Required: true},
+			{Name: "Subject", Shape: 110},
+			{Name: "MessageStructure", Shape: 111},
+			{Name: "MessageAttributes", Shape: 112},
+			{Name: "MessageDeduplicationId", Shape: 18},
+			{Name: "MessageGroupId", Shape: 18},
+		}},
+		120: {Name: "PublishBatchOutput", Kind: model.Structure, Members: []model.Member{
+			{Name: "Successful", Shape: 121},
+			{Name: "Failed", Shape: 123},
+		}},
+		121: {Name: "PublishBatchResultEntryList", Kind: model.List, Elem: model.Ref{Shape: 122, Name: ""}},
+		122: {Name: "PublishBatchResultEntry", Kind: model.Structure, Members: []model.Member{
+			{Name: "Id", Shape: 18},
+			{Name: "MessageId", Shape: 116},
+			{Name: "SequenceNumber", Shape: 18},
+		}},
+		123: {Name: "BatchResultErrorEntryList", Kind: model.List, Elem: model.Ref{Shape: 124, Name: ""}},
+		124: {Name: "BatchResultErrorEntry", Kind: model.Structure, Members: []model.Member{
+			{Name: "Id", Shape: 18, Required: true},
+			{Name: "Code", Shape: 18, Required: true},
+			{Name: "Message", Shape: 18},
+			{Name: "SenderFault", Shape: 11, Required: true},
+		}},
+		125: {Name: "PutDataProtectionPolicyInput", Kind: model.Structure, Members: []model.Member{
+			{Name: "ResourceArn", Shape: 1, Required: true},
+			{Name: "DataProtectionPolicy", Shape: 31, Required: true},
+		}},
+		126: {Name: "PutDataProtectionPolicyOutput", Kind: model.Structure},
+		127: {Name: "RemovePermissionInput", Kind: model.Structure, Members: []model.Member{
+			{Name: "TopicArn", Shape: 1, Required: true},
+			{Name: "Label", Shape: 2, Required: true},
+		}},
+		128: {Name: "RemovePermissionOutput", Kind: model.Structure},
+		129: {Name: "SetEndpointAttributesInput", Kind: model.Structure, Members: []model.Member{
+			{Name: "EndpointArn", Shape: 18, Required: true},
+			{Name: "Attributes", Shape: 19, Required: true},
+		}},
+		130: {Name: "SetEndpointAttributesOutput", Kind: model.Structure},
+		131: {Name: "SetPlatformApplicationAttributesInput", Kind: model.Structure, Members: []model.Member{
+			{Name: "PlatformApplicationArn", Shape: 18, Required: true},
+			{Name: "Attributes", Shape: 19, Required: true},
+		}},
+		132: {Name: "SetPlatformApplicationAttributesOutput", Kind: model.Structure},
+		133: {Name: "SetSMSAttributesInput", Kind: model.Structure, Members: []model.Member{
+			{Name: "attributes", Shape: 19, Required: true},
+		}},
+		134: {Name: "SetSMSAttributesOutput", Kind: model.Structure},
+		135: {Name: "SetSubscriptionAttributesInput", Kind: model.Structure, Members: []model.Member{
+			{Name: "SubscriptionArn", Shape: 16, Required: true},
+			{Name: "AttributeName", Shape: 30, Required: true},
+			{Name: "AttributeValue", Shape: 31},
+		}},
+		136: {Name: "SetSubscriptionAttributesOutput", Kind: model.Structure},
+		137: {Name: "SetTopicAttributesInput", Kind: model.Structure, Members: []model.Member{
+			{Name: "TopicArn", Shape: 1, Required: true},
+			{Name: "AttributeName", Shape: 30, Required: true},
+			{Name: "AttributeValue", Shape: 31},
+		}},
+		138: {Name: "SetTopicAttributesOutput", Kind: model.Structure},
+		139: {Name: "SubscribeInput", Kind: model.Structure, Members: []model.Member{
+			{Name: "TopicArn", Shape: 1, Required: true},
+			{Name: "Protocol", Shape: 95, Required: true},
+			{Name: "Endpoint", Shape: 96},
+			{Name: "Attributes", Shape: 58},
+			{Name: "ReturnSubscriptionArn", Shape: 11},
+		}},
+		140: {Name: "SubscribeOutput", Kind: model.Structure, Members: []model.Member{
+			{Name: "SubscriptionArn", Shape: 16},
+		}},
+		141: {Name: "TagResourceInput", Kind: model.Structure, Members: []model.Member{
+			{Name: "ResourceArn", Shape: 100, Required: true},
+			{Name: "Tags", Shape: 32, Required: true},
+		}},
+		142: {Name: "TagResourceOutput", Kind: model.Structure},
+		143: {Name: "UnsubscribeInput", Kind: model.Structure, Members: []model.Member{
+			{Name: "SubscriptionArn", Shape: 16, Required: true},
+		}},
+		144: {Name: "UnsubscribeOutput", Kind: model.Structure},
+		145: {Name: "UntagResourceInput", Kind: model.Structure, Members: []model.Member{
+			{Name: "ResourceArn", Shape: 100, Required: true},
+			{Name: "TagKeys", Shape: 146, Required: true},
+		}},
+		146: {Name: "TagKeyList", Kind: model.List, Elem: model.Ref{Shape: 34, Name: ""}},
+		147: {Name: "UntagResourceOutput", Kind: model.Structure},
+		148: {Name: "VerifySMSSandboxPhoneNumberInput", Kind: model.Structure, Members: []model.Member{
+			{Name: "PhoneNumber", Shape: 24, Required: true},
+			{Name: "OneTimePassword", Shape: 149, Required: true},
+		}},
+		149: {Name: "OTPCode", Kind: model.String, Min: 5, HasMin: true, Max: 8, HasMax: true, Pattern: "^[0-9]+$"},
+		150: {Name: "VerifySMSSandboxPhoneNumberOutput", Kind: model.Structure},
+		151: {Name: "VerificationException", Kind: model.Structure, Members: []model.Member{
+			{Name: "Message", Shape: 77, Required: true},
+			{Name: "Status", Shape: 77, Required: true},
+		}},
+	}
 }

@@ -48,7 +48,7 @@ var Service = &model.Service{
 		"ValidationException":                   {Code: "ValidationException", Status: 400, Sender: true},
 		"VerificationException":                 {Code: "VerificationException", Status: 400, Sender: true, Shape: 152},
 	},
-	Shapes: shapes,
+	Schema: shapes,
 	Operations: []string{
 		"AddPermission",
 		"CheckIfPhoneNumberIsOptedOut",

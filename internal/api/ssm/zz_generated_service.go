@@ -147,7 +147,7 @@ var Service = &model.Service{
 		"UnsupportedParameterType":                       {Code: "UnsupportedParameterType", Status: 400, Sender: true},
 		"UnsupportedPlatformType":                        {Code: "UnsupportedPlatformType", Status: 400, Sender: true},
 	},
-	Shapes: shapes,
+	Schema: shapes,
 	Operations: []string{
 		"AddTagsToResource",
 		"AssociateOpsItemRelatedItem",

@@ -24,7 +24,7 @@ var Service = &model.Service{
 		"PackedPolicyTooLargeException":        {Code: "PackedPolicyTooLarge", Status: 400, Sender: true},
 		"RegionDisabledException":              {Code: "RegionDisabledException", Status: 403, Sender: true},
 	},
-	Shapes: shapes,
+	Schema: shapes,
 	Operations: []string{
 		"AssumeRole",
 		"AssumeRoleWithSAML",

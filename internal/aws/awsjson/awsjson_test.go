@@ -85,7 +85,7 @@ func TestTimes(t *testing.T) {
 }
 
 func TestErrorFields(t *testing.T) {
-	shape := &cloudwatch.Service.Shapes[cloudwatch.Service.Errors["ResourceNotFoundException"].Shape-1]
+	shape := cloudwatch.Service.Shape(cloudwatch.Service.Errors["ResourceNotFoundException"].Shape - 1)
 	b, err := EncodeError(cloudwatch.Service, "ResourceNotFoundException", "no \"x\"", shape, map[string]any{"ResourceType": "Dashboard", "ResourceId": "x"})
 	if err != nil {
 		t.Fatal(err)

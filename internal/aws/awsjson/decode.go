@@ -16,7 +16,7 @@ import (
 )
 
 // Decode reads body, a JSON object, into dst, a pointer to the generated
-// struct of svc.Shapes[shape]. Unknown members are skipped. Errors are
+// struct of svc.Shape(shape). Unknown members are skipped. Errors are
 // SerializationException, as AWS answers.
 func Decode(svc *model.Service, shape int, body []byte, dst any) error {
 	return decode(&decoder{svc: svc, b: body}, shape, dst)
@@ -133,7 +133,7 @@ func (d *decoder) object(f func(key string) error) error {
 }
 
 func (d *decoder) structure(shape int, v reflect.Value) error {
-	sh := &d.svc.Shapes[shape]
+	sh := d.svc.Shape(shape)
 	next := 0 // clients mostly write members in order
 	return d.object(func(key string) error {
 		n := find(sh, key, next)
@@ -165,7 +165,7 @@ func find(sh *model.Shape, key string, hint int) int {
 }
 
 func (d *decoder) value(shape int, timeFormat string, v reflect.Value) error {
-	sh := &d.svc.Shapes[shape]
+	sh := d.svc.Shape(shape)
 	c := d.peek()
 	switch sh.Kind {
 	case model.Structure:

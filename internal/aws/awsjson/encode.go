@@ -13,7 +13,7 @@ import (
 	"slipway/internal/aws/model"
 )
 
-// Encode writes src, a pointer to the generated struct of svc.Shapes[shape],
+// Encode writes src, a pointer to the generated struct of svc.Shape(shape),
 // as a JSON object. Unset members are left out, empty lists are written.
 func Encode(svc *model.Service, shape int, src any) ([]byte, error) {
 	v, ok := model.Deref(reflect.ValueOf(src))
@@ -30,7 +30,7 @@ func EncodeBody(svc *model.Service, shape int, src any) ([]byte, error) {
 	if !ok {
 		return []byte("{}"), nil
 	}
-	return appendMembers(nil, svc, &svc.Shapes[shape], v, true)
+	return appendMembers(nil, svc, svc.Shape(shape), v, true)
 }
 
 // EncodeError writes an error body. fields are the error's further members,
@@ -75,7 +75,7 @@ func appendError(b []byte, svc *model.Service, message string, shape *model.Shap
 }
 
 func appendValue(b []byte, svc *model.Service, shape int, timeFormat string, v reflect.Value) ([]byte, error) {
-	sh := &svc.Shapes[shape]
+	sh := svc.Shape(shape)
 	switch sh.Kind {
 	case model.Structure:
 		return appendMembers(b, svc, sh, v, false)
@@ -166,7 +166,7 @@ func appendList(b []byte, svc *model.Service, sh *model.Shape, v reflect.Value) 
 func appendElem(b []byte, svc *model.Service, shape int, v reflect.Value) ([]byte, error) {
 	e, ok := model.Deref(v)
 	if !ok {
-		switch svc.Shapes[shape].Kind {
+		switch svc.Shape(shape).Kind {
 		case model.List:
 			return append(b, "[]"...), nil
 		case model.Map:

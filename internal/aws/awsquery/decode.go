@@ -110,7 +110,7 @@ func (f *Form) Items() []*Form {
 	return out
 }
 
-// Decode fills dst, a pointer to the struct of svc.Shapes[shape]. Unknown
+// Decode fills dst, a pointer to the struct of svc.Shape(shape). Unknown
 // parameters are ignored; errors are MalformedInput.
 func Decode(svc *model.Service, shape int, f *Form, dst any) error {
 	d := decoder{svc}
@@ -120,10 +120,10 @@ func Decode(svc *model.Service, shape int, f *Form, dst any) error {
 type decoder struct{ svc *model.Service }
 
 func (d decoder) structure(shape int, f *Form, v reflect.Value) error {
-	sh := &d.svc.Shapes[shape]
+	sh := d.svc.Shape(shape)
 	for i := range sh.Members {
 		m := &sh.Members[i]
-		ms := &d.svc.Shapes[m.Shape]
+		ms := d.svc.Shape(m.Shape)
 		name := m.WireName()
 		flat := m.Flat || ms.Flat
 		if flat && ms.Kind == model.List && ms.Elem.Name != "" {
@@ -141,7 +141,7 @@ func (d decoder) structure(shape int, f *Form, v reflect.Value) error {
 }
 
 func (d decoder) value(at string, shape int, timeFormat string, flat bool, f *Form, v reflect.Value) error {
-	sh := &d.svc.Shapes[shape]
+	sh := d.svc.Shape(shape)
 	switch sh.Kind {
 	case model.Structure:
 		return d.structure(shape, f, model.Alloc(v))

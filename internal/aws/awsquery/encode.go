@@ -32,7 +32,7 @@ func Encode(svc *model.Service, op, wrapper string, shape int, src any, requestI
 // and programs that walk the list then fail. Lists further inside are left
 // out when they are nil, for there the absence has a meaning.
 func members(w *xmlbody.Writer, svc *model.Service, shape int, v reflect.Value) {
-	sh := &svc.Shapes[shape]
+	sh := svc.Shape(shape)
 	if v.Kind() != reflect.Struct {
 		w.Members(shape, v)
 		return
@@ -44,7 +44,7 @@ func members(w *xmlbody.Writer, svc *model.Service, shape int, v reflect.Value) 
 		case m.Where != model.Body || m.Attr:
 		case ok:
 			w.Member(m, f)
-		case svc.Shapes[m.Shape].Kind == model.List && !m.Flat && !svc.Shapes[m.Shape].Flat:
+		case svc.Shape(m.Shape).Kind == model.List && !m.Flat && !svc.Shape(m.Shape).Flat:
 			w.Element(m.WireName(), "")
 		}
 	}

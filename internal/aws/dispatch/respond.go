@@ -220,7 +220,7 @@ func (x *exchange) failRPC(ae *awserr.Error) {
 		svc = x.t.svc.model
 		es, known = x.t.svc.errors[ae.Code]
 		if es.Shape > 0 {
-			shape = &svc.Shapes[es.Shape-1]
+			shape = svc.Shape(es.Shape - 1)
 		}
 	}
 	status := ae.Status

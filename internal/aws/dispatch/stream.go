@@ -15,9 +15,9 @@ import (
 
 // eventStream finds the output's event stream member: its index, if it is set.
 func eventStream(svc *model.Service, shape int, out any) (int, bool) {
-	sh := &svc.Shapes[shape]
+	sh := svc.Shape(shape)
 	for i := range sh.Members {
-		if svc.Shapes[sh.Members[i].Shape].Kind == model.EventStream {
+		if svc.Shape(sh.Members[i].Shape).Kind == model.EventStream {
 			v := reflect.ValueOf(out).Elem().Field(i)
 			return i, !v.IsNil()
 		}
@@ -29,7 +29,7 @@ func eventStream(svc *model.Service, shape int, out any) (int, bool) {
 // handler's function returns or the client leaves.
 func (x *exchange) stream(member int, out any) error {
 	svc := x.t.svc.model
-	m := &svc.Shapes[x.op.output].Members[member]
+	m := svc.Shape(x.op.output).Members[member]
 	v := reflect.ValueOf(out).Elem()
 	run := v.Field(member)
 	hd := x.w.Header()
@@ -78,7 +78,7 @@ func (x *exchange) stream(member int, out any) error {
 // sendEvent writes the one member that is set in an event union.
 func (x *exchange) sendEvent(shape int, v reflect.Value, emit func(kind, name string, body []byte) error) error {
 	svc := x.t.svc.model
-	sh := &svc.Shapes[shape]
+	sh := svc.Shape(shape)
 	for i := range sh.Members {
 		f, ok := model.Deref(v.Field(i))
 		if !ok {

@@ -13,7 +13,7 @@ import (
 	"slipway/internal/aws/xmlbody"
 )
 
-// Decode fills dst, a pointer to the struct of svc.Shapes[shape], from f.
+// Decode fills dst, a pointer to the struct of svc.Shape(shape), from f.
 // Unknown parameters are ignored; errors are InvalidParameterValue.
 func Decode(svc *model.Service, shape int, f *awsquery.Form, dst any) error {
 	return structure(svc, shape, f, reflect.ValueOf(dst).Elem())
@@ -29,7 +29,7 @@ func Name(m *model.Member) string {
 }
 
 func structure(svc *model.Service, shape int, f *awsquery.Form, v reflect.Value) error {
-	sh := &svc.Shapes[shape]
+	sh := svc.Shape(shape)
 	for i := range sh.Members {
 		m := &sh.Members[i]
 		if c := f.Child(Name(m)); c != nil {
@@ -42,7 +42,7 @@ func structure(svc *model.Service, shape int, f *awsquery.Form, v reflect.Value)
 }
 
 func value(svc *model.Service, m *model.Member, shape int, f *awsquery.Form, v reflect.Value) error {
-	sh := &svc.Shapes[shape]
+	sh := svc.Shape(shape)
 	switch sh.Kind {
 	case model.Structure:
 		return structure(svc, shape, f, model.Alloc(v))

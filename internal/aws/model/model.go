@@ -2,6 +2,8 @@
 // under internal/api contain besides their shapes. It knows no service.
 package model
 
+import "sync"
+
 // Protocol is a wire protocol, by the name AWS's models give it.
 type Protocol string
 
@@ -20,7 +22,7 @@ type ErrorShape struct {
 	Code   string // the code on the wire, which can differ from the shape's name
 	Status int    // HTTP status
 	Sender bool   // the caller's fault
-	// Shape is the error's index + 1 in Service.Shapes, 0 where it has no
+	// Shape is the error's index + 1 in Service.Schema, 0 where it has no
 	// members but its message.
 	Shape int
 	// Query is the code in the query protocol where a service that speaks
@@ -57,8 +59,21 @@ type Service struct {
 	// Routes lead from an HTTP request to an operation in the REST protocols;
 	// the unbuilt operations are here too, lest their requests look like others.
 	Routes []Route
-	// Shapes of the generated operations; see Shape.
-	Shapes []Shape
+	// Schema makes the shapes of the generated operations. It is a function,
+	// and called when the first shape is asked for, because the tables of all
+	// services together are megabytes: the programs inside instances are the
+	// same binary and need none of them.
+	Schema func() []Shape
+
+	once   sync.Once
+	shapes []Shape
+}
+
+// Shape is the shape with an index, such as an Op's Input. It may be called
+// from several goroutines; the shapes are for reading only.
+func (s *Service) Shape(i int) *Shape {
+	s.once.Do(func() { s.shapes = s.Schema() })
+	return &s.shapes[i]
 }
 
 // Op is one operation: I and O are its generated input and output structs.
@@ -70,7 +85,7 @@ type Op[I, O any] struct {
 	URI    string
 	// ResultWrapper is the query protocol's element around the output.
 	ResultWrapper string
-	// Input and Output are the shapes of I and O in Service.Shapes.
+	// Input and Output are the shapes of I and O in Service.Schema.
 	Input, Output int
 	// Checksum says that the operation takes a flexible checksum or Content-MD5.
 	Checksum bool
@@ -94,7 +109,7 @@ type Route struct {
 type AnyOp interface {
 	Of() *Service
 	OpName() string
-	// Schemas are the indexes of input and output in Service.Shapes.
+	// Schemas are the indexes of input and output in Service.Schema.
 	Schemas() (input, output int)
 	NewInput() any
 	NewOutput() any
@@ -106,7 +121,7 @@ func (o *Op[I, O]) Of() *Service { return o.Service }
 // OpName returns the operation's name.
 func (o *Op[I, O]) OpName() string { return o.Name }
 
-// Schemas returns the indexes of input and output in Service.Shapes.
+// Schemas returns the indexes of input and output in Service.Schema.
 func (o *Op[I, O]) Schemas() (input, output int) { return o.Input, o.Output }
 
 // NewInput returns a new *I.

@@ -20,7 +20,7 @@ const (
 
 // Shape describes one type of a service's API: what the codecs and the
 // validation walk beside the Go value. Shapes refer to each other by index
-// into Service.Shapes, because Go allows no cycles between initialisers.
+// into Service.Schema, because Go allows no cycles between initialisers.
 type Shape struct {
 	Name string
 	Kind Kind

@@ -48,11 +48,11 @@ func (b *BadValue) Error() string { return b.Member + ": " + b.Err.Error() }
 
 func (b *BadValue) Unwrap() error { return b.Err }
 
-// Bind fills the members of dst, the struct of svc.Shapes[shape], that do not
+// Bind fills the members of dst, the struct of svc.Shape(shape), that do not
 // travel in the body. hasBody says whether there are others. Errors are
 // *BadValue.
 func Bind(svc *model.Service, shape int, r *Request, dst reflect.Value) (hasBody bool, err error) {
-	sh := &svc.Shapes[shape]
+	sh := svc.Shape(shape)
 	for i := range sh.Members {
 		m := &sh.Members[i]
 		if m.Where == model.Body {
@@ -67,7 +67,7 @@ func Bind(svc *model.Service, shape int, r *Request, dst reflect.Value) (hasBody
 }
 
 func bind(svc *model.Service, input *model.Shape, m *model.Member, r *Request, f reflect.Value) error {
-	sh := &svc.Shapes[m.Shape]
+	sh := svc.Shape(m.Shape)
 	name := m.WireName()
 	switch m.Where {
 	case model.URI:
@@ -103,7 +103,7 @@ func bind(svc *model.Service, input *model.Shape, m *model.Member, r *Request, f
 }
 
 func bindQuery(svc *model.Service, input *model.Shape, m *model.Member, r *Request, f reflect.Value) error {
-	sh := &svc.Shapes[m.Shape]
+	sh := svc.Shape(m.Shape)
 	if sh.Kind == model.Map {
 		return bindQueryMap(svc, input, m, sh, r, f)
 	}
@@ -123,7 +123,7 @@ func bindQuery(svc *model.Service, input *model.Shape, m *model.Member, r *Reque
 func bindList(svc *model.Service, m *model.Member, sh *model.Shape, vals []string, f reflect.Value) error {
 	out := reflect.MakeSlice(f.Type(), len(vals), len(vals))
 	for i, s := range vals {
-		if err := scalar(m, &svc.Shapes[sh.Elem.Shape], out.Index(i), s, model.ISO8601); err != nil {
+		if err := scalar(m, svc.Shape(sh.Elem.Shape), out.Index(i), s, model.ISO8601); err != nil {
 			return err
 		}
 	}
@@ -136,11 +136,11 @@ func bindList(svc *model.Service, m *model.Member, sh *model.Shape, vals []strin
 func bindQueryMap(svc *model.Service, input *model.Shape, m *model.Member, sh *model.Shape, r *Request, f reflect.Value) error {
 	claimed := map[string]bool{}
 	for i := range input.Members {
-		if o := &input.Members[i]; o.Where == model.QueryString && svc.Shapes[o.Shape].Kind != model.Map {
+		if o := &input.Members[i]; o.Where == model.QueryString && svc.Shape(o.Shape).Kind != model.Map {
 			claimed[o.WireName()] = true
 		}
 	}
-	elem := &svc.Shapes[sh.Elem.Shape]
+	elem := svc.Shape(sh.Elem.Shape)
 	out := reflect.MakeMap(f.Type())
 	for k, vals := range r.Query {
 		if claimed[k] {
@@ -165,7 +165,7 @@ func bindQueryMap(svc *model.Service, input *model.Shape, m *model.Member, sh *m
 }
 
 func bindHeaderList(svc *model.Service, m *model.Member, sh *model.Shape, vals []string, f reflect.Value) error {
-	elem := &svc.Shapes[sh.Elem.Shape]
+	elem := svc.Shape(sh.Elem.Shape)
 	out := reflect.MakeSlice(f.Type(), 0, 0)
 	for _, line := range vals {
 		for part := range strings.SplitSeq(line, ",") {
@@ -194,10 +194,10 @@ func scalar(m *model.Member, sh *model.Shape, f reflect.Value, s, timeFormat str
 	return nil
 }
 
-// Write puts the members of src, the struct of svc.Shapes[shape], that do not
+// Write puts the members of src, the struct of svc.Shape(shape), that do not
 // travel in the body into res. hasBody says whether there are others.
 func Write(svc *model.Service, shape int, src reflect.Value, res *Response) (hasBody bool) {
-	sh := &svc.Shapes[shape]
+	sh := svc.Shape(shape)
 	for i := range sh.Members {
 		m := &sh.Members[i]
 		f, ok := model.Deref(src.Field(i))
@@ -214,7 +214,7 @@ func Write(svc *model.Service, shape int, src reflect.Value, res *Response) (has
 
 // WriteMember puts one member into res as its header, or as its status code.
 func WriteMember(svc *model.Service, m *model.Member, f reflect.Value, res *Response) {
-	sh := &svc.Shapes[m.Shape]
+	sh := svc.Shape(m.Shape)
 	switch m.Where {
 	case model.StatusCode:
 		res.Status = int(f.Int())
@@ -228,7 +228,7 @@ func WriteMember(svc *model.Service, m *model.Member, f reflect.Value, res *Resp
 		if sh.Kind == model.List {
 			var parts []string
 			for i := range f.Len() {
-				parts = append(parts, model.Text(f.Index(i), svc.Shapes[sh.Elem.Shape].Kind, model.RFC822))
+				parts = append(parts, model.Text(f.Index(i), svc.Shape(sh.Elem.Shape).Kind, model.RFC822))
 			}
 			res.Header.Set(name, clean(strings.Join(parts, ", ")))
 			return

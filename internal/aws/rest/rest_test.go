@@ -52,22 +52,24 @@ type thing struct {
 	Text  *string
 }
 
-var service = &model.Service{Shapes: []model.Shape{
-	{Name: "Thing", Members: []model.Member{
-		{Name: "Name", Shape: 1, Wire: "name", Where: model.URI},
-		{Name: "Size", Shape: 2, Wire: "size", Where: model.QueryString},
-		{Name: "Kinds", Shape: 3, Wire: "kind", Where: model.QueryString},
-		{Name: "When", Shape: 4, Wire: "X-When", Where: model.Header},
-		{Name: "Rest", Shape: 5, Where: model.QueryString},
-		{Name: "Meta", Shape: 6, Wire: "X-Meta-", Where: model.Headers},
-		{Name: "Text", Shape: 1},
-	}},
-	{Name: "String", Kind: model.String},
-	{Name: "Integer", Kind: model.Integer},
-	{Name: "Strings", Kind: model.List, Elem: model.Ref{Shape: 1}},
-	{Name: "Time", Kind: model.Timestamp},
-	{Name: "Lists", Kind: model.Map, Key: model.Ref{Shape: 1}, Elem: model.Ref{Shape: 3}},
-	{Name: "Texts", Kind: model.Map, Key: model.Ref{Shape: 1}, Elem: model.Ref{Shape: 1}},
+var service = &model.Service{Schema: func() []model.Shape {
+	return []model.Shape{
+		{Name: "Thing", Members: []model.Member{
+			{Name: "Name", Shape: 1, Wire: "name", Where: model.URI},
+			{Name: "Size", Shape: 2, Wire: "size", Where: model.QueryString},
+			{Name: "Kinds", Shape: 3, Wire: "kind", Where: model.QueryString},
+			{Name: "When", Shape: 4, Wire: "X-When", Where: model.Header},
+			{Name: "Rest", Shape: 5, Where: model.QueryString},
+			{Name: "Meta", Shape: 6, Wire: "X-Meta-", Where: model.Headers},
+			{Name: "Text", Shape: 1},
+		}},
+		{Name: "String", Kind: model.String},
+		{Name: "Integer", Kind: model.Integer},
+		{Name: "Strings", Kind: model.List, Elem: model.Ref{Shape: 1}},
+		{Name: "Time", Kind: model.Timestamp},
+		{Name: "Lists", Kind: model.Map, Key: model.Ref{Shape: 1}, Elem: model.Ref{Shape: 3}},
+		{Name: "Texts", Kind: model.Map, Key: model.Ref{Shape: 1}, Elem: model.Ref{Shape: 1}},
+	}
 }}
 
 func TestBind(t *testing.T) {

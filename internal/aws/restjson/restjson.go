@@ -18,11 +18,11 @@ import (
 // ContentType is that of every JSON document of the protocol.
 const ContentType = "application/json"
 
-// Decode fills dst, a pointer to the struct of svc.Shapes[shape]. The body
+// Decode fills dst, a pointer to the struct of svc.Shape(shape). The body
 // was read whole; r.Body is not looked at. Errors are SerializationException.
 func Decode(svc *model.Service, shape int, r *rest.Request, body []byte, dst any) error {
 	v := reflect.ValueOf(dst).Elem()
-	sh := &svc.Shapes[shape]
+	sh := svc.Shape(shape)
 	hasBody, err := rest.Bind(svc, shape, r, v)
 	if err != nil {
 		return awserr.New("SerializationException", "The value of %s", err).WithStatus(http.StatusBadRequest)
@@ -34,7 +34,7 @@ func Decode(svc *model.Service, shape int, r *rest.Request, body []byte, dst any
 		return awsjson.DecodeBody(svc, shape, body, dst)
 	}
 	m, f := &sh.Members[sh.Payload-1], v.Field(sh.Payload-1)
-	p := &svc.Shapes[m.Shape]
+	p := svc.Shape(m.Shape)
 	switch p.Kind {
 	case model.Stream:
 		f.Set(reflect.ValueOf(io.NopCloser(bytes.NewReader(body))))
@@ -55,7 +55,7 @@ func Decode(svc *model.Service, shape int, r *rest.Request, body []byte, dst any
 	return nil
 }
 
-// Encode writes src, a pointer to the struct of svc.Shapes[shape]. An answer
+// Encode writes src, a pointer to the struct of svc.Shape(shape). An answer
 // without members in its body is an empty object.
 func Encode(svc *model.Service, shape int, src any) (*rest.Response, error) {
 	res := &rest.Response{Header: http.Header{}, Length: -1}
@@ -64,7 +64,7 @@ func Encode(svc *model.Service, shape int, src any) (*rest.Response, error) {
 		res.Document(ContentType, []byte("{}"))
 		return res, nil
 	}
-	sh := &svc.Shapes[shape]
+	sh := svc.Shape(shape)
 	rest.Write(svc, shape, v, res)
 	if sh.Payload == 0 {
 		body, err := awsjson.EncodeBody(svc, shape, src)
@@ -72,7 +72,7 @@ func Encode(svc *model.Service, shape int, src any) (*rest.Response, error) {
 		return res, err
 	}
 	m, f := &sh.Members[sh.Payload-1], v.Field(sh.Payload-1)
-	if rest.Payload(&svc.Shapes[m.Shape], f, res) {
+	if rest.Payload(svc.Shape(m.Shape), f, res) {
 		return res, nil
 	}
 	body, err := awsjson.Encode(svc, m.Shape, f.Interface())

@@ -40,17 +40,19 @@ func TestDecode(t *testing.T) {
 
 // placed has members of every place, and a payload where payload is set.
 func placed(payload bool) *model.Service {
-	s := &model.Service{Shapes: []model.Shape{
-		{Name: "Out", Members: []model.Member{
-			{Name: "Code", Shape: 1, Where: model.StatusCode},
-			{Name: "Next", Shape: 2, Wire: "X-Next", Where: model.Header},
-			{Name: "Doc", Shape: 3, Wire: "doc"},
-		}},
-		{Name: "Integer", Kind: model.Integer}, {Name: "String", Kind: model.String},
-		{Name: "Doc", Members: []model.Member{{Name: "Text", Shape: 2, Where: model.Header}}},
+	s := &model.Service{Schema: func() []model.Shape {
+		return []model.Shape{
+			{Name: "Out", Members: []model.Member{
+				{Name: "Code", Shape: 1, Where: model.StatusCode},
+				{Name: "Next", Shape: 2, Wire: "X-Next", Where: model.Header},
+				{Name: "Doc", Shape: 3, Wire: "doc"},
+			}},
+			{Name: "Integer", Kind: model.Integer}, {Name: "String", Kind: model.String},
+			{Name: "Doc", Members: []model.Member{{Name: "Text", Shape: 2, Where: model.Header}}},
+		}
 	}}
 	if payload {
-		s.Shapes[0].Payload = 3
+		s.Shape(0).Payload = 3
 	}
 	return s
 }
@@ -97,7 +99,7 @@ func TestEncode(t *testing.T) {
 
 func TestEncodeError(t *testing.T) {
 	svc := placed(false)
-	res, err := EncodeError(svc, "Busy", `say "please"`, &svc.Shapes[0], map[string]any{"Next": "60", "Doc": &doc{new("t")}})
+	res, err := EncodeError(svc, "Busy", `say "please"`, svc.Shape(0), map[string]any{"Next": "60", "Doc": &doc{new("t")}})
 	if err != nil || res.Header.Get("X-Amzn-Errortype") != "Busy" || res.Header.Get("X-Next") != "60" || string(res.Body) != `{"message":"say \"please\"","doc":{"Text":"t"}}` {
 		t.Errorf("%v %s %v", res.Header, res.Body, err)
 	}

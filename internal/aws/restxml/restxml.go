@@ -22,12 +22,12 @@ type Request = rest.Request
 // Response is an answer ready to be written.
 type Response = rest.Response
 
-// Decode fills dst, a pointer to the struct of svc.Shapes[shape]. Errors are
+// Decode fills dst, a pointer to the struct of svc.Shape(shape). Errors are
 // MalformedXML for bodies and InvalidArgument for all else. A streaming
 // body is handed on unread.
 func Decode(svc *model.Service, shape int, r *Request, dst any) error {
 	v := reflect.ValueOf(dst).Elem()
-	sh := &svc.Shapes[shape]
+	sh := svc.Shape(shape)
 	hasBody, err := rest.Bind(svc, shape, r, v)
 	if err != nil {
 		return invalid(err)
@@ -52,7 +52,7 @@ func invalid(err error) error {
 }
 
 func payload(svc *model.Service, m *model.Member, r *Request, f reflect.Value) error {
-	sh := &svc.Shapes[m.Shape]
+	sh := svc.Shape(m.Shape)
 	if sh.Kind == model.Stream {
 		f.Set(reflect.ValueOf(r.Body))
 		return nil
@@ -124,14 +124,14 @@ func readAll(r *Request) ([]byte, error) {
 	return body, nil
 }
 
-// Encode writes src, a pointer to the struct of svc.Shapes[shape].
+// Encode writes src, a pointer to the struct of svc.Shape(shape).
 func Encode(svc *model.Service, shape int, src any) (*Response, error) {
 	res := &Response{Header: http.Header{}, Length: -1}
 	v, ok := model.Deref(reflect.ValueOf(src))
 	if !ok {
 		return res, nil
 	}
-	sh := &svc.Shapes[shape]
+	sh := svc.Shape(shape)
 	hasBody := rest.Write(svc, shape, v, res)
 	if sh.Payload > 0 {
 		return res, encodePayload(svc, &sh.Members[sh.Payload-1], v.Field(sh.Payload-1), res)
@@ -169,7 +169,7 @@ func finish(res *Response, w *xmlbody.Writer) error {
 }
 
 func encodePayload(svc *model.Service, m *model.Member, field reflect.Value, res *Response) error {
-	sh := &svc.Shapes[m.Shape]
+	sh := svc.Shape(m.Shape)
 	if rest.Payload(sh, field, res) {
 		return nil
 	}

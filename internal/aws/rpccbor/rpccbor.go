@@ -41,7 +41,7 @@ var encMode = func() cbor.EncMode {
 	return m
 }()
 
-// Decode fills dst, a pointer to the struct of svc.Shapes[shape]. Unknown
+// Decode fills dst, a pointer to the struct of svc.Shape(shape). Unknown
 // members are ignored; errors are SerializationException.
 func Decode(svc *model.Service, shape int, body []byte, dst any) error {
 	if len(body) == 0 {
@@ -69,7 +69,7 @@ func (d *decoder) structure(shape int, raw any, v reflect.Value) error {
 	if !ok {
 		return d.fail("a map", raw)
 	}
-	sh := &d.svc.Shapes[shape]
+	sh := d.svc.Shape(shape)
 	for i := range sh.Members {
 		mem := &sh.Members[i]
 		val, ok := m[mem.Name]
@@ -86,7 +86,7 @@ func (d *decoder) structure(shape int, raw any, v reflect.Value) error {
 }
 
 func (d *decoder) value(shape int, raw any, v reflect.Value) error {
-	sh := &d.svc.Shapes[shape]
+	sh := d.svc.Shape(shape)
 	switch sh.Kind {
 	case model.Structure:
 		return d.structure(shape, raw, model.Alloc(v))
@@ -209,7 +209,7 @@ func (d *decoder) mapping(sh *model.Shape, raw any, v reflect.Value) error {
 	return nil
 }
 
-// Encode writes src, a pointer to the struct of svc.Shapes[shape].
+// Encode writes src, a pointer to the struct of svc.Shape(shape).
 func Encode(svc *model.Service, shape int, src any) ([]byte, error) {
 	v, ok := model.Deref(reflect.ValueOf(src))
 	if !ok {
@@ -240,7 +240,7 @@ func EncodeError(svc *model.Service, typ, message string, shape *model.Shape, fi
 }
 
 func value(svc *model.Service, shape int, v reflect.Value) (any, error) {
-	sh := &svc.Shapes[shape]
+	sh := svc.Shape(shape)
 	misfit := func() (any, error) {
 		return nil, fmt.Errorf("rpccbor: %s does not fit the shape %s", v.Type(), sh.Name)
 	}

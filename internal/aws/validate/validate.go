@@ -17,6 +17,7 @@ import (
 
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/model"
+	"slipway/internal/lazyre"
 )
 
 // maxFindings is where a message stops listing.
@@ -38,7 +39,7 @@ type checker struct {
 	found    []finding
 }
 
-// Input checks in, a pointer to the struct of svc.Shapes[shape]; nil is fine.
+// Input checks in, a pointer to the struct of svc.Shape(shape); nil is fine.
 // Safe for concurrent use.
 func Input(svc *model.Service, shape int, in any) error {
 	v, ok := model.Deref(reflect.ValueOf(in))
@@ -119,7 +120,7 @@ func (c *checker) add(path, value, constraint string, missing bool) {
 }
 
 func (c *checker) structure(shape int, path string, v reflect.Value) {
-	sh := &c.svc.Shapes[shape]
+	sh := c.svc.Shape(shape)
 	for i := range sh.Members {
 		m := &sh.Members[i]
 		if path == "" {
@@ -132,7 +133,7 @@ func (c *checker) structure(shape int, path string, v reflect.Value) {
 			}
 			continue
 		}
-		if k := c.svc.Shapes[m.Shape].Kind; k == model.Stream || k == model.EventStream {
+		if k := c.svc.Shape(m.Shape).Kind; k == model.Stream || k == model.EventStream {
 			continue
 		}
 		c.value(m.Shape, join(path, c.name(m)), f)
@@ -164,7 +165,7 @@ func join(path, name string) string {
 }
 
 func (c *checker) value(shape int, path string, v reflect.Value) {
-	sh := &c.svc.Shapes[shape]
+	sh := c.svc.Shape(shape)
 	switch sh.Kind {
 	case model.Structure:
 		c.structure(shape, path, v)
@@ -207,7 +208,7 @@ func (c *checker) value(shape int, path string, v reflect.Value) {
 
 // nested says whether elements of this shape can violate anything.
 func (c *checker) nested(shape int) bool {
-	sh := &c.svc.Shapes[shape]
+	sh := c.svc.Shape(shape)
 	switch sh.Kind {
 	case model.String, model.Integer, model.Float, model.Blob:
 		return !c.presence && (sh.HasMin || sh.HasMax || sh.Pattern != "" || len(sh.Enum) > 0)
@@ -349,4 +350,4 @@ func translate(p string) string {
 	return strings.NewReplacer(`\p{IsLetter}`, `\p{L}`, `\p{Letter}`, `\p{L}`, `\p{ASCII}`, `[\x00-\x7F]`).Replace(unicodeEscapes.ReplaceAllString(p, `\x{$1}`))
 }
 
-var unicodeEscapes = regexp.MustCompile(`\\u([0-9A-Fa-f]{4})`)
+var unicodeEscapes = lazyre.New(`\\u([0-9A-Fa-f]{4})`)

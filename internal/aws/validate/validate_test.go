@@ -61,7 +61,7 @@ func TestInput(t *testing.T) {
 func TestPatterns(t *testing.T) {
 	for _, svc := range []*model.Service{logs.Service, codepipeline.Service, codebuild.Service, codedeploy.Service, autoscaling.Service, ssm.Service} {
 		bad := 0
-		for _, sh := range svc.Shapes {
+		for _, sh := range svc.Schema() {
 			if sh.Pattern != "" && pattern(sh.Pattern) == nil {
 				bad++
 				t.Logf("%s %s: %s", svc.Name, sh.Name, sh.Pattern)

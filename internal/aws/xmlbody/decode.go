@@ -78,10 +78,10 @@ func Parse(body []byte) (*Node, error) {
 	return root, nil
 }
 
-// Decode fills v, a struct of svc.Shapes[shape], from n's children and
+// Decode fills v, a struct of svc.Shape(shape), from n's children and
 // attributes. Unknown elements are ignored.
 func Decode(svc *model.Service, shape int, n *Node, v reflect.Value) error {
-	sh := &svc.Shapes[shape]
+	sh := svc.Shape(shape)
 	for i := range sh.Members {
 		m := &sh.Members[i]
 		if m.Where != model.Body {
@@ -95,7 +95,7 @@ func Decode(svc *model.Service, shape int, n *Node, v reflect.Value) error {
 }
 
 func decodeMember(svc *model.Service, m *model.Member, n *Node, f reflect.Value) error {
-	sh := &svc.Shapes[m.Shape]
+	sh := svc.Shape(m.Shape)
 	name := m.WireName()
 	if m.Attr {
 		local := name[strings.IndexByte(name, ':')+1:]
@@ -128,7 +128,7 @@ func decodeMember(svc *model.Service, m *model.Member, n *Node, f reflect.Value)
 }
 
 func value(svc *model.Service, at string, shape int, timeFormat string, n *Node, v reflect.Value) error {
-	sh := &svc.Shapes[shape]
+	sh := svc.Shape(shape)
 	switch sh.Kind {
 	case model.Structure:
 		return Decode(svc, shape, n, model.Alloc(v))

@@ -49,7 +49,7 @@ func (w *Writer) close(name string) {
 
 // Members writes the body members of a structure as child elements.
 func (w *Writer) Members(shape int, v reflect.Value) {
-	sh := &w.Service.Shapes[shape]
+	sh := w.Service.Shape(shape)
 	if v.Kind() != reflect.Struct {
 		w.misfit(v, sh)
 		return
@@ -67,7 +67,7 @@ func (w *Writer) Members(shape int, v reflect.Value) {
 
 // Member writes one member that has a value.
 func (w *Writer) Member(m *model.Member, v reflect.Value) {
-	sh := &w.Service.Shapes[m.Shape]
+	sh := w.Service.Shape(m.Shape)
 	name := m.WireName()
 	if name == "." { // the text of the element itself
 		w.Text(model.Text(v, sh.Kind, ""))
@@ -99,7 +99,7 @@ func namespace(m *model.Member) string {
 
 // Value writes an element of any shape; attrs go into its start tag.
 func (w *Writer) Value(shape int, name, attrs, timeFormat string, v reflect.Value) {
-	sh := &w.Service.Shapes[shape]
+	sh := w.Service.Shape(shape)
 	if sh.Kind == model.Structure {
 		if sh.XMLPrefix != "" {
 			attrs += ` xmlns:` + sh.XMLPrefix + `="` + sh.XMLNS + `"`
@@ -143,7 +143,7 @@ func (w *Writer) attributes(sh *model.Shape, v reflect.Value) string {
 		}
 		if f, ok := model.Deref(v.Field(i)); ok {
 			out = append(append(append(out, ' '), m.WireName()...), `="`...)
-			out = append(AppendEscaped(out, model.Text(f, w.Service.Shapes[m.Shape].Kind, "")), '"')
+			out = append(AppendEscaped(out, model.Text(f, w.Service.Shape(m.Shape).Kind, "")), '"')
 		}
 	}
 	return string(out)

@@ -6,11 +6,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"syscall"
 
+	"slipway/internal/lazyre"
 	"slipway/internal/machine/sandbox/wire"
 )
 
@@ -45,7 +45,7 @@ var (
 )
 
 // credentialInURL finds user:password@ in settings that are world-readable.
-var credentialInURL = regexp.MustCompile(`://[^/\s:@]+:[^/\s@]+@`)
+var credentialInURL = lazyre.New(`://[^/\s:@]+:[^/\s@]+@`)
 
 // hostMask computes what to lay over root ("/" but in tests). secrets are further
 // absolute paths to hide, such as the data directory.

@@ -7,9 +7,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"time"
 
+	"slipway/internal/lazyre"
 	"slipway/internal/machine"
 )
 
@@ -38,7 +38,7 @@ type record struct {
 	Cause    string
 }
 
-var idPattern = regexp.MustCompile(`^[a-z][a-z0-9-]{0,62}$`)
+var idPattern = lazyre.New(`^[a-z][a-z0-9-]{0,62}$`)
 
 // paths are where things of an installation are.
 type paths struct {

@@ -3,7 +3,6 @@ package autoscaling
 import (
 	"context"
 	"errors"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -11,10 +10,11 @@ import (
 	api "slipway/internal/api/autoscaling"
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/ptr"
+	"slipway/internal/lazyre"
 	"slipway/internal/store"
 )
 
-var hookName = regexp.MustCompile(`^[A-Za-z0-9\-_/]{1,255}$`)
+var hookName = lazyre.New(`^[A-Za-z0-9\-_/]{1,255}$`)
 
 // maxHooks is AWS's quota per group.
 const maxHooks = 50

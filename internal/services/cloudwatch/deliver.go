@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"regexp"
 	"strings"
 	"time"
 
@@ -15,6 +14,7 @@ import (
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/caller"
 	"slipway/internal/aws/dispatch"
+	"slipway/internal/lazyre"
 	"slipway/internal/store"
 )
 
@@ -104,7 +104,7 @@ func (s *Service) runPolicy(ctx context.Context, account, region string, act *ac
 
 // instanceAction reads "arn:aws:automate:R:ec2:stop" and the older
 // "arn:aws:swf:R:A:action/actions/AWS_EC2.InstanceId.Stop/1.0".
-var instanceAction = regexp.MustCompile(`(?i)(?:^arn:[^:]+:automate:[^:]*:ec2:|AWS_EC2\.InstanceId\.)(stop|terminate|reboot|recover)(?:/1\.0)?$`)
+var instanceAction = lazyre.New(`(?i)(?:^arn:[^:]+:automate:[^:]*:ec2:|AWS_EC2\.InstanceId\.)(stop|terminate|reboot|recover)(?:/1\.0)?$`)
 
 func (s *Service) runInstance(ctx context.Context, act *action) error {
 	m := instanceAction.FindStringSubmatch(act.Target)

@@ -5,16 +5,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"regexp"
 	"strings"
 
 	api "slipway/internal/api/cloudwatch"
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/ptr"
+	"slipway/internal/lazyre"
 	"slipway/internal/store"
 )
 
-var dashboardName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,255}$`)
+var dashboardName = lazyre.New(`^[A-Za-z0-9_-]{1,255}$`)
 
 func dashboardARN(account, name string) string {
 	return fmt.Sprintf("arn:aws:cloudwatch::%s:dashboard/%s", account, name)

@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
 	api "slipway/internal/api/cloudwatch"
 	"slipway/internal/aws/ptr"
+	"slipway/internal/lazyre"
 	"slipway/internal/services/cloudwatch/mathexpr"
 	"slipway/internal/services/cloudwatch/metricstore"
 )
@@ -23,7 +23,7 @@ type program struct {
 	sql     map[string]*sqlQuery // Metrics Insights queries
 }
 
-var queryID = regexp.MustCompile(`^[a-z][A-Za-z0-9_]*$`)
+var queryID = lazyre.New(`^[a-z][A-Za-z0-9_]*$`)
 
 // compile checks queries: ids, statistics, expressions, and that no
 // expression depends on itself.

@@ -2,12 +2,12 @@ package cloudwatch
 
 import (
 	"math"
-	"regexp"
 	"strings"
 
 	api "slipway/internal/api/cloudwatch"
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/ptr"
+	"slipway/internal/lazyre"
 	"slipway/internal/services/cloudwatch/evaluate"
 	"slipway/internal/services/cloudwatch/mathexpr"
 	"slipway/internal/services/cloudwatch/metricstore"
@@ -108,7 +108,7 @@ func checkAlarmPeriod(period, periods int64, field string) error {
 
 // actionForms are the ARNs that an alarm may name (API reference,
 // "PutMetricAlarm").
-var actionForms = regexp.MustCompile(`^arn:aws[a-z-]*:(sns|autoscaling|automate|swf|ssm|ssm-incidents|lambda|aiops):[^\s]+$`)
+var actionForms = lazyre.New(`^arn:aws[a-z-]*:(sns|autoscaling|automate|swf|ssm|ssm-incidents|lambda|aiops):[^\s]+$`)
 
 func checkActions(lists ...[]string) error {
 	for _, l := range lists {

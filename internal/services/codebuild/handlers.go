@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -13,6 +12,7 @@ import (
 	"slipway/internal/aws/caller"
 	"slipway/internal/aws/dispatch"
 	"slipway/internal/aws/ptr"
+	"slipway/internal/lazyre"
 	"slipway/internal/store"
 )
 
@@ -42,7 +42,7 @@ func invalid(format string, args ...any) error {
 	return awserr.New(api.ErrCodeInvalidInputException, format, args...)
 }
 
-var projectName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{1,149}$`)
+var projectName = lazyre.New(`^[A-Za-z0-9][A-Za-z0-9_-]{1,149}$`)
 
 // noProject is AWS's answer where a project is missing.
 func noProject(id caller.Identity, name string) error {

@@ -5,12 +5,12 @@ import (
 	"errors"
 	"log/slog"
 	"path/filepath"
-	"regexp"
 	"time"
 
 	"slipway/internal/aws/dispatch"
 	"slipway/internal/clock"
 	"slipway/internal/git"
+	"slipway/internal/lazyre"
 	"slipway/internal/store"
 )
 
@@ -79,7 +79,7 @@ func New(d Deps) *Service {
 }
 
 // nameRule is AWS's rule for repository names (API reference, RepositoryName).
-var nameRule = regexp.MustCompile(`^[\w.-]{1,100}$`)
+var nameRule = lazyre.New(`^[\w.-]{1,100}$`)
 
 func (s *Service) repo(r *store.Row[Repository]) *git.Repo {
 	return &git.Repo{Dir: filepath.Join(s.deps.Dir, r.Doc.ID+".git")}

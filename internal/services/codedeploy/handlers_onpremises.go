@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"maps"
-	"regexp"
 	"slices"
 
 	api "slipway/internal/api/codedeploy"
@@ -12,6 +11,7 @@ import (
 	"slipway/internal/aws/caller"
 	"slipway/internal/aws/dispatch"
 	"slipway/internal/aws/ptr"
+	"slipway/internal/lazyre"
 	"slipway/internal/store"
 )
 
@@ -26,9 +26,9 @@ func (s *Service) registerOnPremises(m *dispatch.Mux) {
 }
 
 var (
-	instanceNamePattern = regexp.MustCompile(`^[A-Za-z0-9._+=,@-]{1,100}$`)
-	userARNPattern      = regexp.MustCompile(`^arn:aws[a-z-]*:iam::\d{12}:user/.+$`)
-	sessionARNPattern   = regexp.MustCompile(`^arn:aws[a-z-]*:sts::\d{12}:assumed-role/.+/.+$`)
+	instanceNamePattern = lazyre.New(`^[A-Za-z0-9._+=,@-]{1,100}$`)
+	userARNPattern      = lazyre.New(`^arn:aws[a-z-]*:iam::\d{12}:user/.+$`)
+	sessionARNPattern   = lazyre.New(`^arn:aws[a-z-]*:sts::\d{12}:assumed-role/.+/.+$`)
 )
 
 func validInstanceName(name string) error {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -13,15 +12,16 @@ import (
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/dispatch"
 	"slipway/internal/aws/ptr"
+	"slipway/internal/lazyre"
 	"slipway/internal/store"
 )
 
 var (
-	namePattern         = regexp.MustCompile(`^[A-Za-z0-9._+=,@-]{1,100}$`)
-	deploymentIDPattern = regexp.MustCompile(`^d-[A-Z0-9]{1,20}$`)
-	rolePattern         = regexp.MustCompile(`^arn:aws[a-z-]*:iam::\d{12}:role/.+$`)
-	repositoryPattern   = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}/[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}$`)
-	commitPattern       = regexp.MustCompile(`^[0-9a-fA-F]{7,64}$`)
+	namePattern         = lazyre.New(`^[A-Za-z0-9._+=,@-]{1,100}$`)
+	deploymentIDPattern = lazyre.New(`^d-[A-Z0-9]{1,20}$`)
+	rolePattern         = lazyre.New(`^arn:aws[a-z-]*:iam::\d{12}:role/.+$`)
+	repositoryPattern   = lazyre.New(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}/[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}$`)
+	commitPattern       = lazyre.New(`^[0-9a-fA-F]{7,64}$`)
 )
 
 // Quotas (AWS: CodeDeploy quotas).

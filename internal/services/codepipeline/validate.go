@@ -2,16 +2,16 @@ package codepipeline
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
 	api "slipway/internal/api/codepipeline"
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/ptr"
+	"slipway/internal/lazyre"
 )
 
-var nameRule = regexp.MustCompile(`^[A-Za-z0-9.@_-]{1,100}$`)
+var nameRule = lazyre.New(`^[A-Za-z0-9.@_-]{1,100}$`)
 
 func badStructure(format string, args ...any) error {
 	return awserr.New(api.ErrCodeInvalidStructureException, format, args...)

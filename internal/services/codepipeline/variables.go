@@ -2,13 +2,13 @@ package codepipeline
 
 import (
 	"fmt"
-	"regexp"
 
 	api "slipway/internal/api/codepipeline"
 	"slipway/internal/aws/ptr"
+	"slipway/internal/lazyre"
 )
 
-var variable = regexp.MustCompile(`#\{([A-Za-z0-9@\-_]+)\.([A-Za-z0-9@\-_]+)\}`)
+var variable = lazyre.New(`#\{([A-Za-z0-9@\-_]+)\.([A-Za-z0-9@\-_]+)\}`)
 
 // resolve fills the variables of a configuration in, which must all be known.
 func (e *Execution) resolve(config map[string]string) (map[string]string, error) {

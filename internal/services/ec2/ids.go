@@ -6,10 +6,10 @@ import (
 	"encoding/hex"
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 
 	"slipway/internal/aws/awserr"
+	"slipway/internal/lazyre"
 )
 
 // newID makes an id like "i-0123456789abcdef0": AWS's long format, seventeen
@@ -36,7 +36,7 @@ func newMAC() string {
 	return fmt.Sprintf("02:%02x:%02x:%02x:%02x:%02x", b[0], b[1], b[2], b[3], b[4])
 }
 
-var idPattern = regexp.MustCompile(`^[a-z]+(-[a-z]+)*-([0-9a-f]{8}|[0-9a-f]{17})$`)
+var idPattern = lazyre.New(`^[a-z]+(-[a-z]+)*-([0-9a-f]{8}|[0-9a-f]{17})$`)
 
 // checkID refuses what does not look like an id of this prefix; code is the
 // service's "Malformed" error.

@@ -7,12 +7,12 @@ import (
 	"encoding/json"
 	"errors"
 	"path"
-	"regexp"
 	"strings"
 
 	api "slipway/internal/api/ec2"
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/ptr"
+	"slipway/internal/lazyre"
 	"slipway/internal/machine"
 	"slipway/internal/store"
 )
@@ -275,7 +275,7 @@ func (l *launch) insertOne(tx store.Tx, i Instance) error {
 // volumeTag names the shared data volumes of an instance, see volumeMounts.
 const volumeTag = "slipway:volume"
 
-var volumeName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$`)
+var volumeName = lazyre.New(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$`)
 
 // volumeMounts reads "NAME:/path[,NAME2:/path2]": named directories of the
 // host that all instances with the same tag share. On AWS the tag means nothing.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
 	"strconv"
 	"time"
 
@@ -12,6 +11,7 @@ import (
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/caller"
 	"slipway/internal/aws/ptr"
+	"slipway/internal/lazyre"
 	"slipway/internal/store"
 )
 
@@ -37,7 +37,7 @@ func (v *templateVersion) number() string { return strconv.FormatInt(v.Number, 1
 
 func versionID(template string, n int64) string { return fmt.Sprintf("%s/%08d", template, n) }
 
-var templateName = regexp.MustCompile(`^[a-zA-Z0-9().\-/_]{3,128}$`)
+var templateName = lazyre.New(`^[a-zA-Z0-9().\-/_]{3,128}$`)
 
 // findTemplate reads a template by id or by name, of which exactly one is given.
 func findTemplate(r store.Reader, account, region, id, name string) (*store.Row[template], error) {

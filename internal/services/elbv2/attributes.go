@@ -1,12 +1,12 @@
 package elbv2
 
 import (
-	"regexp"
 	"sort"
 	"strconv"
 	"strings"
 
 	"slipway/internal/aws/awserr"
+	"slipway/internal/lazyre"
 )
 
 // attribute is a setting with its default and rule. Sources: API reference,
@@ -40,7 +40,7 @@ var (
 	boolean   = oneOf("true", "false")
 	anything  = func(string) bool { return true }
 	offOr     = func(f func(string) bool) func(string) bool { return func(s string) bool { return s == "off" || f(s) } }
-	cookieTok = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]{0,512}$")
+	cookieTok = lazyre.New("^[!#$%&'*+.^_`|~0-9A-Za-z-]{0,512}$")
 )
 
 const noLogs = "Slipway does not deliver load balancer logs to S3 yet; slipway's own access log is in its data directory"

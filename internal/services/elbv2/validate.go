@@ -9,9 +9,10 @@ import (
 	api "slipway/internal/api/elbv2"
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/ptr"
+	"slipway/internal/lazyre"
 )
 
-var nameRule = regexp.MustCompile(`^[A-Za-z0-9](?:[A-Za-z0-9-]{0,30}[A-Za-z0-9])?$`)
+var nameRule = lazyre.New(`^[A-Za-z0-9](?:[A-Za-z0-9-]{0,30}[A-Za-z0-9])?$`)
 
 func invalid(format string, args ...any) error {
 	return awserr.New("ValidationError", format, args...)
@@ -278,7 +279,7 @@ func check(field string, values, regexes []string) (int, error) {
 	return len(values) + len(regexes), nil
 }
 
-var matcherRule = regexp.MustCompile(`^\d{3}(-\d{3})?(,\d{3}(-\d{3})?)*$`)
+var matcherRule = lazyre.New(`^\d{3}(-\d{3})?(,\d{3}(-\d{3})?)*$`)
 
 func checkHealthCheck(h HealthCheck) error {
 	switch {

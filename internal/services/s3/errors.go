@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net"
-	"regexp"
 	"strings"
 	"unicode/utf8"
 
@@ -12,6 +11,7 @@ import (
 	"slipway/internal/aws/caller"
 	"slipway/internal/aws/ptr"
 	"slipway/internal/blob"
+	"slipway/internal/lazyre"
 	"slipway/internal/store"
 )
 
@@ -47,7 +47,7 @@ func disk(err error) error {
 }
 
 var (
-	bucketName   = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`)
+	bucketName   = lazyre.New(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`)
 	badPrefixes  = []string{"xn--", "sthree-", "amzn-s3-demo-"}
 	badSuffixes  = []string{"-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3"}
 	maxKeyLength = 1024

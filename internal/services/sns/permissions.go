@@ -3,12 +3,12 @@ package sns
 import (
 	"context"
 	"encoding/json"
-	"regexp"
 	"slices"
 	"strings"
 
 	api "slipway/internal/api/sns"
 	"slipway/internal/aws/ptr"
+	"slipway/internal/lazyre"
 	"slipway/internal/store"
 )
 
@@ -141,7 +141,7 @@ func namesAccount(raw json.RawMessage, account string) bool {
 	})
 }
 
-var twelveDigits = regexp.MustCompile(`^[0-9]{12}$`)
+var twelveDigits = lazyre.New(`^[0-9]{12}$`)
 
 // permitted are the actions that AddPermission takes.
 var permitted = []string{"Publish", "RemovePermission", "SetTopicAttributes", "DeleteTopic", "ListSubscriptionsByTopic", "GetTopicAttributes", "Receive", "AddPermission", "Subscribe"}

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -18,6 +17,7 @@ import (
 	api "slipway/internal/api/sns"
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/ptr"
+	"slipway/internal/lazyre"
 	"slipway/internal/store"
 )
 
@@ -127,7 +127,7 @@ func wanted(text string, sub *Subscription, m *message) bool {
 	return f.matchAttributes(m.Attributes)
 }
 
-var fifoID = regexp.MustCompile("^[A-Za-z0-9!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~]{1,128}$")
+var fifoID = lazyre.New("^[A-Za-z0-9!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~]{1,128}$")
 
 // sequence does what FIFO topics add: a number for each message, and the
 // first answer again for a message that came within five minutes.
@@ -253,7 +253,7 @@ func (m *message) structure() error {
 	return nil
 }
 
-var attributeName = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,256}$`)
+var attributeName = lazyre.New(`^[A-Za-z0-9_.-]{1,256}$`)
 
 func attributeSize(attrs map[string]api.MessageAttributeValue) (n int) {
 	for name, a := range attrs {
@@ -292,7 +292,7 @@ func attributeOf(name string, a api.MessageAttributeValue) (attribute, error) {
 	return attribute{kind, *a.StringValue}, nil
 }
 
-var batchID = regexp.MustCompile(`^[A-Za-z0-9_-]{1,80}$`)
+var batchID = lazyre.New(`^[A-Za-z0-9_-]{1,80}$`)
 
 func (s *Service) publishBatch(ctx context.Context, in *api.PublishBatchInput) (*api.PublishBatchOutput, error) {
 	entries := in.PublishBatchRequestEntries

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"maps"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,10 +14,11 @@ import (
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/caller"
 	"slipway/internal/aws/ptr"
+	"slipway/internal/lazyre"
 	"slipway/internal/store"
 )
 
-var topicName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,256}$`)
+var topicName = lazyre.New(`^[A-Za-z0-9_-]{1,256}$`)
 
 const (
 	maxTags     = 50
@@ -92,7 +92,7 @@ func sameTopic(old, t *Topic) error {
 
 // feedback are the attributes about delivery status logging; they are kept
 // and have no effect.
-var feedback = regexp.MustCompile(`^(HTTP|SQS|Lambda|Firehose|Application)(SuccessFeedbackRoleArn|FailureFeedbackRoleArn|SuccessFeedbackSampleRate)$`)
+var feedback = lazyre.New(`^(HTTP|SQS|Lambda|Firehose|Application)(SuccessFeedbackRoleArn|FailureFeedbackRoleArn|SuccessFeedbackSampleRate)$`)
 
 // setTopicAttribute checks and sets one attribute; create says that the topic
 // is being made.

@@ -2,17 +2,17 @@ package ssm
 
 import (
 	"context"
-	"regexp"
 	"slices"
 	"strings"
 
 	"slipway/internal/api/ssm"
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/ptr"
+	"slipway/internal/lazyre"
 	"slipway/internal/store"
 )
 
-var labelChars = regexp.MustCompile(`^[a-zA-Z_.\-][a-zA-Z0-9_.\-]{0,99}$`)
+var labelChars = lazyre.New(`^[a-zA-Z_.\-][a-zA-Z0-9_.\-]{0,99}$`)
 
 func validLabel(l string) bool {
 	lower := strings.ToLower(l)

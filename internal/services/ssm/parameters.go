@@ -12,10 +12,11 @@ import (
 	"slipway/internal/aws/awserr"
 	"slipway/internal/aws/caller"
 	"slipway/internal/aws/ptr"
+	"slipway/internal/lazyre"
 	"slipway/internal/store"
 )
 
-var nameChars = regexp.MustCompile(`^[a-zA-Z0-9_.\-/]+$`)
+var nameChars = lazyre.New(`^[a-zA-Z0-9_.\-/]+$`)
 
 func invalid(format string, args ...any) error {
 	return awserr.New("ValidationException", format, args...)

@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"strconv"
 	"sync"
 	"syscall"
@@ -15,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"slipway/internal/lean"
 	"slipway/internal/machine/sandbox/wire"
 )
 
@@ -93,6 +96,12 @@ func stage2(arg string) error {
 	report(wire.Stage{Ready: true})
 	unix.Close(FDReady)
 	go in.startUp()
+	debug.SetGCPercent(30) // it mostly waits: trade CPU for a small heap, as the agents do
+	go func() {
+		if err := lean.Keep(context.Background()); err != nil {
+			in.console.printf("slipway: unused memory is not given back: %v", err)
+		}
+	}()
 	in.serve(ln)
 	return nil
 }

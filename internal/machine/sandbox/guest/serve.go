@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"slipway/internal/lean"
 	"slipway/internal/machine"
 	"slipway/internal/machine/sandbox/wire"
 )
@@ -38,6 +39,7 @@ func (in *Init) serve(ln net.Listener) {
 }
 
 func (in *Init) handle(c net.Conn) {
+	defer lean.Worked()
 	defer c.Close()
 	conn := wire.NewConn(c)
 	kind, payload, err := conn.Read()

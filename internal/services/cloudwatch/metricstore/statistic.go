@@ -3,9 +3,10 @@ package metricstore
 import (
 	"fmt"
 	"math"
-	"regexp"
 	"strconv"
 	"strings"
+
+	"slipway/internal/lazyre"
 )
 
 // Statistic is a parsed statistic: "Average", "p99.9", "tm90", "TM(5%:95%)",
@@ -25,8 +26,8 @@ type bound struct {
 }
 
 var (
-	simpleForm = regexp.MustCompile(`^(p|tm|tc|ts|wm)(\d{1,3}(?:\.\d{1,10})?)$`)
-	rangeForm  = regexp.MustCompile(`^(TM|TC|TS|WM|PR)\(([^():]*):([^():]*)\)$`)
+	simpleForm = lazyre.New(`^(p|tm|tc|ts|wm)(\d{1,3}(?:\.\d{1,10})?)$`)
+	rangeForm  = lazyre.New(`^(TM|TC|TS|WM|PR)\(([^():]*):([^():]*)\)$`)
 )
 
 // ParseStatistic reads a standard or extended statistic. The error says what
