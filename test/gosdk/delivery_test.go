@@ -1,6 +1,11 @@
 package gosdk
 
 import (
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -88,13 +93,14 @@ func TestDelivery(t *testing.T) {
 	ok(t, nil, err)
 	_, err = repos.CreateRepository(ctx, &codecommit.CreateRepositoryInput{RepositoryName: name})
 	refused[*cctypes.RepositoryNameExistsException](t, "a second repository of that name", nil, err)
-	put := must[*codecommit.CreateCommitOutput](t)(repos.CreateCommit(ctx, &codecommit.CreateCommitInput{RepositoryName: name, BranchName: aws.String("main"), PutFiles: []cctypes.PutFileEntry{{FilePath: aws.String("a/b.txt"), FileContent: []byte("hi\x00\xff")}}}))
+	clone := must[*codecommit.GetRepositoryOutput](t)(repos.GetRepository(ctx, &codecommit.GetRepositoryInput{RepositoryName: name})).RepositoryMetadata.CloneUrlHttp
+	commit := push(t, cfg, *clone, "a/b.txt", "hi\x00\xff")
 	file := must[*codecommit.GetFileOutput](t)(repos.GetFile(ctx, &codecommit.GetFileInput{RepositoryName: name, FilePath: aws.String("a/b.txt")}))
-	if string(file.FileContent) != "hi\x00\xff" || *file.CommitId != *put.CommitId {
+	if string(file.FileContent) != "hi\x00\xff" || *file.CommitId != commit {
 		t.Errorf("file: %+v", file)
 	}
-	_, err = repos.CreateCommit(ctx, &codecommit.CreateCommitInput{RepositoryName: name, BranchName: aws.String("main"), PutFiles: []cctypes.PutFileEntry{{FilePath: aws.String("c"), FileContent: []byte("x")}}})
-	refused[*cctypes.ParentCommitIdRequiredException](t, "no parent", nil, err)
+	_, err = repos.GetFile(ctx, &codecommit.GetFileInput{RepositoryName: name, FilePath: aws.String("none")})
+	refused[*cctypes.FileDoesNotExistException](t, "a file that is not there", nil, err)
 	_, err = repos.GetBranch(ctx, &codecommit.GetBranchInput{RepositoryName: name, BranchName: aws.String("none")})
 	refused[*cctypes.BranchDoesNotExistException](t, "a branch that is not there", nil, err)
 
@@ -165,8 +171,36 @@ func TestDelivery(t *testing.T) {
 		pages(t, codepipeline.NewListPipelineExecutionsPaginator(pipes, &codepipeline.ListPipelineExecutionsInput{PipelineName: name, MaxResults: aws.Int32(1)}), func(p *codepipeline.ListPipelineExecutionsOutput) {
 			last = append(last, p.PipelineExecutionSummaries...)
 		})
-		return len(last) == 1 && last[0].Status == cptypes.PipelineExecutionStatusSucceeded && *last[0].SourceRevisions[0].RevisionId == *put.CommitId
+		return len(last) == 1 && last[0].Status == cptypes.PipelineExecutionStatusSucceeded && *last[0].SourceRevisions[0].RevisionId == commit
 	})
 	_, err = pipes.DeletePipeline(ctx, &codepipeline.DeletePipelineInput{Name: name})
 	ok(t, nil, err)
+}
+
+// push makes a repository with one file and pushes it to main; it returns the
+// commit.
+func push(t *testing.T, cfg aws.Config, to, path, content string) string {
+	t.Helper()
+	keys, err := cfg.Credentials.Retrieve(t.Context())
+	ok(t, nil, err)
+	u, err := url.Parse(to)
+	ok(t, nil, err)
+	u.User = url.UserPassword(keys.AccessKeyID, keys.SecretAccessKey)
+	dir := t.TempDir()
+	git := func(args ...string) string {
+		cmd := exec.Command("git", append([]string{"-C", dir, "-c", "user.name=dev", "-c", "user.email=dev@example.com"}, args...)...)
+		cmd.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_SYSTEM=/dev/null", "GIT_TERMINAL_PROMPT=0")
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("git %s: %v\n%s", args[0], err, out)
+		}
+		return strings.TrimSpace(string(out))
+	}
+	git("init", "-q", "-b", "main")
+	ok(t, nil, os.MkdirAll(filepath.Join(dir, filepath.Dir(path)), 0o755))
+	ok(t, nil, os.WriteFile(filepath.Join(dir, path), []byte(content), 0o644))
+	git("add", ".")
+	git("commit", "-q", "-m", "one file")
+	git("push", "-q", u.String(), "main")
+	return git("rev-parse", "HEAD")
 }

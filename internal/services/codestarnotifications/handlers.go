@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"maps"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -21,6 +20,7 @@ import (
 	"slipway/internal/aws/caller"
 	"slipway/internal/aws/dispatch"
 	"slipway/internal/aws/ptr"
+	"slipway/internal/lazyre"
 	"slipway/internal/store"
 )
 
@@ -150,7 +150,7 @@ func checkTargets(who caller.Identity, in []api.Target) ([]string, error) {
 	return out, nil
 }
 
-var topicARN = regexp.MustCompile(`^arn:aws[^:\s]*:sns:([^:\s]+):[0-9]{12}:[A-Za-z0-9_-]{1,256}(\.fifo)?$`)
+var topicARN = lazyre.New(`^arn:aws[^:\s]*:sns:([^:\s]+):[0-9]{12}:[A-Za-z0-9_-]{1,256}(\.fifo)?$`)
 
 func checkTags(tags map[string]string) error {
 	if len(tags) > maxTags {
