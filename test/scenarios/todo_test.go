@@ -129,7 +129,7 @@ func tasks(t *testing.T, w *world) string {
 
 func pushUnderLoad(t *testing.T, w *world) {
 	addTask(t, w, "survives a deployment")
-	l := startLoad(w.url, 170)
+	l := startLoad(w.url, 230)
 	began := time.Now()
 	commit := w.push("Say hello", func(dir string) {
 		page := filepath.Join(dir, "templates", "page.html")
