@@ -40,7 +40,7 @@ check: ## formatting and vet
 bench: build ## figures: boot, push to live, replacement, load balancer beside nginx (run it alone)
 	cd test/scenarios && BENCH=1 SLIPWAY=$(CURDIR)/$(BIN) $(GO) test -count=1 -timeout $(TIMEOUT) -run TestBench -v . | grep -v "^=== "
 	$(GO) test -run '^$$' -bench . -benchtime 20x ./internal/machine/sandbox
-	$(GO) test -run '^$$' -bench . ./internal/services/cloudwatch/metricstore ./internal/services/logs ./internal/services/logs/segment
+	LOGS_BENCH_MB=1024 $(GO) test -run '^$$' -bench . -timeout $(TIMEOUT) ./internal/services/cloudwatch ./internal/services/cloudwatch/metricstore ./internal/services/logs ./internal/services/logs/segment
 	$(GO) run ./test/bench/lb
 
 generate: ## shapes and operation tables from AWS's models

@@ -34,6 +34,7 @@ func TestBench(t *testing.T) {
 	figure(t, "server memory with the stack", "%.1f MiB", rss(t, w.server()))
 	benchPush(t, w)
 	benchKill(t, w)
+	benchAgents(t, w)
 }
 
 func figure(t *testing.T, what, format string, v ...any) {
@@ -97,6 +98,7 @@ func rss(t *testing.T, pid int) float64 {
 // benchPush measures from git push to both instances serving the commit.
 func benchPush(t *testing.T, w *world) {
 	var took []time.Duration
+	var own []float64
 	for i := range 3 {
 		began := time.Now()
 		commit := w.push(fmt.Sprint("Change ", i), func(dir string) { w.write(dir, "config/bench.txt", fmt.Sprint(i)) })
@@ -108,8 +110,11 @@ func benchPush(t *testing.T, w *world) {
 		}
 		took = append(took, time.Since(began))
 		phases(t, w)
+		own = append(own, overhead(t, w, w.pushed, commit))
 	}
 	figure(t, "push to live on both instances, warm cache, median of 3 (target < 10 s)", "%.2f s", median(took).Seconds())
+	slices.Sort(own)
+	figure(t, "  of which Slipway's own, without the build's commands and the deployment's scripts (target < 1 s)", "%.2f s", own[len(own)/2])
 }
 
 // phases prints where the time of the newest execution went.

@@ -34,7 +34,8 @@ type world struct {
 	url      string
 	clone    string
 	env      []string
-	flags    []string // more flags of the server
+	flags    []string  // more flags of the server
+	pushed   time.Time // when the last push began
 }
 
 // need skips where the real thing cannot run, saying what is missing.
@@ -203,6 +204,7 @@ func (w *world) push(message string, edit func(dir string)) string {
 	edit(w.clone)
 	w.git("add", "-A")
 	w.git("commit", "-q", "--allow-empty", "-m", message)
+	w.pushed = time.Now()
 	w.git("push", "-q", "slipway", "HEAD:main")
 	return w.git("rev-parse", "HEAD")
 }

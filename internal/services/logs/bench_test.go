@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"syscall"
@@ -166,6 +167,9 @@ func BenchmarkRareTerm(b *testing.B) {
 	if err := l.Maintain(-1, func(uint32) bool { return false }); err != nil {
 		b.Fatal(err)
 	}
+	runtime.GC()
+	var mem runtime.MemStats
+	runtime.ReadMemStats(&mem)
 	b.SetBytes(int64(size))
 	for b.Loop() {
 		found := 0
@@ -179,4 +183,5 @@ func BenchmarkRareTerm(b *testing.B) {
 			b.Fatal(found, err)
 		}
 	}
+	b.ReportMetric(float64(mem.HeapAlloc)/(1<<20), "MiB-heap")
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -453,10 +454,14 @@ func BenchmarkReadMillion(b *testing.B) {
 		}
 		keep(b, s, points...)
 	}
+	runtime.GC()
+	var mem runtime.MemStats
+	runtime.ReadMemStats(&mem)
 	b.Run("hour", func(b *testing.B) {
 		for range b.N {
 			read(b, s, metricNamed("Metric7"), base0.Add(100*time.Hour), base0.Add(101*time.Hour), 60)
 		}
+		b.ReportMetric(float64(mem.HeapAlloc)/(1<<20), "MiB-heap")
 	})
 	b.Run("all", func(b *testing.B) {
 		for range b.N {
