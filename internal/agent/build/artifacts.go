@@ -17,7 +17,6 @@ import (
 	"strings"
 
 	"github.com/bmatcuk/doublestar/v4"
-	"github.com/klauspost/compress/flate"
 
 	"slipway/internal/spec/buildspec"
 )
@@ -279,9 +278,7 @@ func (p *PackedArtifact) zip(files []found) (err error) {
 	sha, md := sha256.New(), md5.New()
 	count := &counter{}
 	z := zip.NewWriter(io.MultiWriter(f, sha, md, count))
-	z.RegisterCompressor(zip.Deflate, func(w io.Writer) (io.WriteCloser, error) {
-		return flate.NewWriter(w, 2) // a bundle is read a few times and then forgotten: time counts more than size
-	})
+	z.RegisterCompressor(zip.Deflate, newDeflater)
 	for _, file := range files {
 		if err := addToZip(z, file); err != nil {
 			return fmt.Errorf("packing %s: %w", file.name, err)
