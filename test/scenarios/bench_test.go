@@ -99,16 +99,18 @@ func rss(t *testing.T, pid int) float64 {
 func benchPush(t *testing.T, w *world) {
 	var took []time.Duration
 	var own []float64
+	p := newPoller(t, w)
 	for i := range 3 {
 		began := time.Now()
 		commit := w.push(fmt.Sprint("Change ", i), func(dir string) { w.write(dir, "config/bench.txt", fmt.Sprint(i)) })
-		if status := w.pipeline(commit); status != "Succeeded" {
-			t.Fatalf("pipeline %s", status)
-		}
+		p.ended(commit)
 		if v, on := w.versions(10); v[commit] != 10 || len(on) != 2 {
 			t.Fatalf("served %v on %v", v, on)
 		}
 		took = append(took, time.Since(began))
+		if status := w.pipeline(commit); status != "Succeeded" {
+			t.Fatalf("pipeline %s", status)
+		}
 		phases(t, w)
 		own = append(own, overhead(t, w, w.pushed, commit))
 	}
@@ -138,17 +140,15 @@ func phases(t *testing.T, w *world) {
 // service and healthy.
 func benchKill(t *testing.T, w *world) {
 	var took []time.Duration
+	p := newPoller(t, w)
 	for range 3 {
 		ids := w.instances()
 		began := time.Now()
 		w.slipway("kill", ids[0])
-		for time.Since(began) < 60*time.Second {
+		w.wait(time.Minute, "the replacement of "+ids[0], func() (bool, string) {
 			_, on := w.tryVersions(6)
-			if len(on) == 2 && !on[ids[0]] && w.healthy() == 2 && !slices.Contains(w.instances(), ids[0]) {
-				break
-			}
-			time.Sleep(20 * time.Millisecond)
-		}
+			return len(on) == 2 && !on[ids[0]] && p.replaced(ids[0], 2), fmt.Sprint(on)
+		})
 		took = append(took, time.Since(began))
 	}
 	figure(t, "kill of an instance to its replacement serving, median of 3 (target < 3 s)", "%.2f s", median(took).Seconds())
