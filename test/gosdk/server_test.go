@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/smithy-go"
@@ -97,11 +98,20 @@ func start(t *testing.T) aws.Config {
 	}
 	cfg, err := config.LoadDefaultConfig(t.Context(), config.WithRegion("us-east-1"), config.WithBaseEndpoint(run.Endpoint),
 		config.WithCredentialsProvider(credentials.NewStaticCredentialsProvider(keys.AccessKeyId, keys.SecretAccessKey, "")),
-		config.WithSharedConfigFiles([]string{}), config.WithSharedCredentialsFiles([]string{}), config.WithRetryMaxAttempts(1))
+		config.WithSharedConfigFiles([]string{}), config.WithSharedCredentialsFiles([]string{}), config.WithRetryer(connections))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return cfg
+}
+
+// connections retries what the SDK takes for trouble of a connection, such as
+// its own transport closing one while an answer is read, and no error that the
+// server answered.
+func connections() aws.Retryer {
+	return retry.NewStandard(func(o *retry.StandardOptions) {
+		o.Retryables = []retry.IsErrorRetryable{retry.RetryableConnectionError{}}
+	})
 }
 
 // eventually polls until ok.
